@@ -1,0 +1,59 @@
+"""What can be wrong with a transform or with an original.
+
+    TransformError
+    ├── InvalidOption        the request asks for something no picture could satisfy
+    ├── UnsupportedFormat    the bytes are not an image of a kind that is decoded here
+    ├── BrokenImage          the bytes claim to be an image and cannot be decoded
+    ├── SourceTooLarge       the header promises more pixels than are decoded here
+    └── Stopped              the render was told to stop before it had finished
+
+`code` is stable and public, and so is the message. HTTP knows nothing of these classes here: the
+status of each is in `app.errors`.
+"""
+
+from __future__ import annotations
+
+
+class TransformError(Exception):
+    """Base of everything this floor raises on purpose."""
+
+    code = "transform_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidOption(TransformError):
+    """A parameter's value is out of range, unreadable, given twice or unknown."""
+
+    code = "invalid_parameter"
+
+    def __init__(self, param: str, detail: str, *, suggestion: str | None = None) -> None:
+        super().__init__(detail)
+        self.param = param
+        self.suggestion = suggestion
+
+
+class UnsupportedFormat(TransformError):
+    """The original's bytes are of a format that is not decoded here."""
+
+    code = "unsupported_format"
+
+
+class BrokenImage(TransformError):
+    """The original is cut short, corrupt or empty."""
+
+    code = "broken_image"
+
+
+class SourceTooLarge(TransformError):
+    """The original has more pixels than the limit allows."""
+
+    code = "source_too_large"
+
+
+class Stopped(TransformError):
+    """The render was stopped from outside: its deadline passed or nobody waits for it."""
+
+    code = "stopped"

@@ -1,0 +1,15 @@
+"""Resize: bring the region to its size, in 8-bit sRGB or grey with straight alpha."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transforms import libvips
+    from transforms.pipeline import Work
+
+
+def resize(image: libvips.Image, work: Work) -> libvips.Image:
+    """Scale to `plan.stored_scaled`. CMYK, Lab and 16-bit pictures are imported on the way."""
+    size = work.plan.stored_scaled
+    return image.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)
