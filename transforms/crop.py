@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def crop(image: libvips.Image, work: Work) -> libvips.Image:
-    """Cut the resized picture to `plan.window_size`. (`crop=` is done while loading.)"""
+    """Cut the resized picture to `plan.window_size`; `load` has seen to `crop=`."""
     plan = work.plan
     if not plan.crops:
         return image

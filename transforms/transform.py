@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from transforms.errors import InvalidOption
@@ -78,20 +78,22 @@ class Transform:
         pairs: str | Iterable[tuple[str, str]],
         *,
         defaults: Defaults | None = None,
-        ignored: Iterable[str] = (),
+        unknown: Literal["ignore", "refuse"] = "ignore",
     ) -> Transform:
-        """Read a query string, or its decoded pairs. Unknown names do not matter.
+        """Read a query string, or its decoded pairs.
 
-        `ignored` are the names that a caller reads itself. Raises InvalidOption for a bad value and
-        for a known name that is given twice, also under two spellings.
+        Raises InvalidOption for a bad value, for a known name that is given twice, also under two
+        spellings, and for an unknown name where those are refused.
         """
         if isinstance(pairs, str):
             pairs = parse_qsl(pairs, keep_blank_values=True)
-        skip = set(ignored)
-        return cls._read(
-            ((name, text) for name, text in pairs if name in BY_SPELLING and name not in skip),
-            defaults or Defaults(),
-        )
+        known = []
+        for name, text in pairs:
+            if name in BY_SPELLING:
+                known.append((name, text))
+            elif unknown == "refuse":
+                raise _unknown(name)
+        return cls._read(known, defaults or Defaults())
 
     @classmethod
     def from_mapping(
@@ -101,9 +103,7 @@ class Transform:
         pairs = []
         for name, value in body.items():
             if name not in BY_SPELLING:
-                raise InvalidOption(
-                    name, f"{name} is not a parameter", suggestion=nearest(name, BY_SPELLING)
-                )
+                raise _unknown(name)
             if value is not None:
                 pairs.append((name, _as_text(name, value)))
         return cls._read(pairs, defaults or Defaults())
@@ -199,6 +199,12 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
         background=folded.background or (defaults.background if framed else None),
         auto=folded.auto if folded.fm is None else "format",
     )
+
+
+def _unknown(name: str) -> InvalidOption:
+    meant = nearest(name, BY_SPELLING)
+    hint = f"; did you mean {meant}?" if meant else ""
+    return InvalidOption(name, f"{name[:64]} is not a parameter{hint}", suggestion=meant)
 
 
 def _as_text(name: str, value: Any) -> str:

@@ -1,0 +1,78 @@
+"""Who may do what: signed requests, bearer tokens, and loopback where there are no tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.errors import Unauthorised
+from app.settings import Settings
+from app.signing import Signer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: its address, its bearer token, and whether a proxy spoke for it."""
+
+    address: str | None
+    token: str | None
+    forwarded: bool
+
+
+class Access:
+    """The rules of one service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._required = settings.require_signature
+        self._signer = Signer(settings.signing_keys)
+        # Digests of equal length compare in a time that tells nothing of the tokens.
+        self._tokens = [_digest(token.get_secret_value()) for token in settings.api_tokens]
+
+    def check_read(
+        self, caller: Caller, path: str, pairs: Iterable[tuple[str, str]], *, by_url: bool
+    ) -> int | None:
+        """Let a GET pass, or raise SignatureInvalid.
+
+        Returns the Unix time at which the permission ends, if it does.
+        """
+        pairs = list(pairs)
+        needed = self._required == "all" or (self._required == "urls" and by_url)
+        given = any(name == "sig" for name, _ in pairs)
+        if given and self._signer:
+            return self._signer.verify(path, pairs)
+        if needed and not self._known(caller):
+            return self._signer.verify(path, pairs)
+        return None
+
+    def check_write(self, caller: Caller) -> None:
+        """Let an upload, deletion or transform pass, or raise Unauthorised."""
+        if self._tokens:
+            if not self._known(caller):
+                raise Unauthorised(
+                    "A bearer token is needed" if caller.token is None else "The token is not known"
+                )
+        elif caller.forwarded or not _is_loopback(caller.address):
+            raise Unauthorised(
+                "No token is configured, so this answers on loopback alone: set "
+                "PIXELMILL_API_TOKENS"
+            )
+
+    def _known(self, caller: Caller) -> bool:
+        if caller.token is None:
+            return False
+        digest = _digest(caller.token)
+        return any(hmac.compare_digest(digest, known) for known in self._tokens)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False

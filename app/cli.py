@@ -1,0 +1,217 @@
+"""The command line: serve, transform, sign, doctor, config."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+# Modules that are slow to load are imported by the commands that need them, so that --help is not.
+from app import __version__
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+cli = typer.Typer(
+    name="pixelmill",
+    help="An image-transformation service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+@contextmanager
+def _failing_plainly() -> Iterator[None]:
+    """Tell what is wrong in one line, without a traceback, and exit with 2."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        for problem in error.errors():
+            field = "_".join(str(part) for part in problem["loc"]).upper()
+            name = f"PIXELMILL_{field}: " if field else ""
+            print(
+                f"pixelmill: {name}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
+            )
+        raise typer.Exit(2) from None
+    except (ValueError, OSError) as error:
+        print(f"pixelmill: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _settings(**overrides: Any) -> Settings:
+    from app.settings import load_settings
+
+    return load_settings(**{k: v for k, v in overrides.items() if v is not None})
+
+
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Run the service."""
+    with _failing_plainly():
+        settings = _settings(host=host, port=port)
+        from app.server import serve as run
+        from app.telemetry import configure_logs
+
+        configure_logs(settings)
+        print(f"pixelmill {__version__} on http://{settings.host}:{settings.port}", file=sys.stderr)
+        run(settings)
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def transform(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The original.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where the result goes.")],
+) -> None:
+    """Transform a file: pixelmill transform in.jpg out.webp --w 200 --h 200. Needs no server.
+
+    Every parameter of the URLs is an option here. The ending of OUT names the format unless --fm
+    does.
+    """
+    from transforms import pipeline
+    from transforms.errors import TransformError
+    from transforms.formats import FORMATS
+    from transforms.transform import Transform
+
+    with _failing_plainly():
+        settings = _settings()
+        try:
+            wanted = Transform.from_query(
+                _read_options(context.args), defaults=settings.defaults, unknown="refuse"
+            )
+            endings = {f.extension: f.name for f in FORMATS.values()} | {n: n for n in FORMATS}
+            fm = wanted.fm or endings.get(target.suffix.lower().removeprefix("."))
+            if fm is None:
+                raise ValueError(f"the ending of {target.name} names no format: add --fm")
+            wanted = wanted.with_output(fm, defaults=settings.defaults)
+            data = source.read_bytes()
+            began = time.perf_counter()
+            result = pipeline.run(data, pipeline.prepare(data, wanted, settings.limits))
+        except TransformError as error:
+            raise ValueError(error.detail) from None
+        target.write_bytes(result.data)
+        print(
+            f"{target}: {result.format.name} {result.width}x{result.height}, "
+            f"{len(result.data)} bytes, {(time.perf_counter() - began) * 1000:.0f} ms"
+        )
+
+
+def _read_options(arguments: list[str]) -> list[tuple[str, str]]:
+    """`--w 200`, `--w=200` and flags such as `--enlarge` as pairs."""
+    pairs = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"{word} is not an option; options look like --w 200")
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not equals:
+            follows = bool(rest) and not rest[0].startswith("--")
+            value = rest.pop(0) if follows else ""
+        pairs.append((name, value))
+    return pairs
+
+
+@cli.command()
+def sign(
+    url: Annotated[str, typer.Argument(help="A URL or path, such as /thumb/cat.jpg?w=200.")],
+    ttl: Annotated[int | None, typer.Option(help="Seconds until it expires.")] = None,
+) -> None:
+    """Sign a URL with the first of PIXELMILL_KEYS."""
+    from app.signing import Signer
+
+    with _failing_plainly():
+        keys = _settings().signing_keys
+        if not keys:
+            raise ValueError("set PIXELMILL_KEYS to id:secret")
+        expires = None if ttl is None else int(time.time()) + ttl
+        print(Signer(keys).sign(url, expires=expires))
+
+
+@cli.command()
+def config() -> None:
+    """Print the effective settings, secrets masked."""
+    with _failing_plainly():
+        settings = _settings()
+        for name, value in settings.model_dump(mode="json").items():
+            shown = ",".join(map(str, value)) if isinstance(value, list) else value
+            shown = str(shown).lower() if isinstance(shown, bool) else shown
+            print(f"PIXELMILL_{name.upper()}={shown}")
+
+
+@cli.command()
+def doctor() -> None:
+    """Look at this machine and these settings, and tell what is wrong with them."""
+    with _failing_plainly():
+        settings = _settings()
+        from importlib.metadata import version
+
+        from app import machine
+        from app.service import probe_stores
+        from transforms import formats, libvips
+
+        stores = asyncio.run(probe_stores(settings))
+        memory = settings.memory / (1 << 20)
+        lines = {
+            "pixelmill": __version__,
+            "python": sys.version.split()[0],
+            "libvips": "{}.{}.{}".format(*libvips.VERSION),
+            **{name: version(name) for name in ("pyvips", "fastapi", "uvicorn", "aiobotocore")},
+            "formats": ", ".join(formats.FORMATS),
+            "processors": f"{machine.processors()} usable of {os.cpu_count()} (affinity, cgroup)",
+            "renders at once": settings.processors,
+            "memory": f"{memory:.0f} MiB to plan with",
+            "allocator": _allocator(),
+            **{f"store of {name}": found for name, found in stores.items()},
+        }
+        for name, value in lines.items():
+            print(f"{name:18} {value}")
+        if any(found not in ("ok", "off") for found in stores.values()):
+            raise typer.Exit(1)
+
+
+def _allocator() -> str:
+    """Which malloc runs: fragmentation of the system's own costs a long-lived process memory."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return "unknown"
+    for name in ("jemalloc", "mimalloc", "tcmalloc"):
+        if name in maps:
+            return name
+    arenas = os.environ.get("MALLOC_ARENA_MAX")
+    return f"system, MALLOC_ARENA_MAX={arenas}" if arenas else "system"
+
+
+@cli.command(name="openapi")
+def print_openapi() -> None:
+    """Print the OpenAPI document."""
+    from app.main import create_app
+
+    with _failing_plainly():
+        print(json.dumps(create_app(_settings()).api.openapi(), indent=2))
+
+
+if __name__ == "__main__":
+    main()

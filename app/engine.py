@@ -1,0 +1,70 @@
+"""The engine: the threads in which libvips runs, as many as there are processors.
+
+A render is stopped when its deadline passes or when nobody waits for it any more. libvips notices
+at its next strip of pixels; until then the thread, and the ticket that goes with it, stay taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from app.admission import Ticket
+from app.errors import RenderTimeout
+from transforms import pipeline
+from transforms.pipeline import Result, Stop, Work
+
+_SWITCH_INTERVAL: Final = 0.0005
+"""Seconds before a thread must let another run. libvips calls are many and short: beside a busy
+event loop, Python's default of 5 ms makes a render three times as long."""
+
+
+class Engine:
+    """Runs renders in threads."""
+
+    def __init__(
+        self,
+        *,
+        processors: int,
+        timeout: float,
+        on_busy: Callable[[float], None],
+    ) -> None:
+        self._timeout = timeout
+        self._on_busy = on_busy
+        self._threads = ThreadPoolExecutor(processors, thread_name_prefix="render")
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+
+    async def run(self, data: bytes, work: Work, ticket: Ticket) -> Result:
+        """Render with a processor that has been granted, and give it back when the thread ends.
+
+        Raises RenderTimeout, and what `pipeline.run` raises.
+        """
+        stop = Stop()
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, partial(pipeline.run, data, work, stop)
+        )
+        began = time.monotonic()
+        future.add_done_callback(lambda done: self._finish(done, ticket, began))
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            stop.request()
+            raise RenderTimeout(f"The render took more than {self._timeout:g} s") from None
+        except asyncio.CancelledError:
+            stop.request()
+            raise
+
+    def _finish(self, future: asyncio.Future[Result], ticket: Ticket, began: float) -> None:
+        failed = future.cancelled() or future.exception() is not None
+        self._on_busy(time.monotonic() - began)
+        ticket.release(learn=not failed)
+
+    def close(self) -> None:
+        """Let threads end. Does not wait for a decoder that hangs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,186 @@
+"""Everything that can go wrong, as a tree, and the status of each: HTTP is put on errors here only.
+
+    ServiceError
+    ├── OriginalMissing        404  there is no such original
+    ├── OriginalChanged        409  it was replaced while it was read, more than once
+    ├── OriginalTooLarge       413  more bytes than the cap
+    ├── SourceRefused          403  the URL's host or address may not be fetched from
+    ├── SourceFailed           502  the origin or the store answered with a fault, or a cut body
+    ├── SourceTimeout          504  it did not answer in time
+    ├── StoreMisconfigured     502  bucket, credentials or folder are wrong: for the operator
+    ├── InvalidRequest         400  a parameter other than those of a transform is wrong
+    ├── KeyConflict            409  the id collides with another that is a folder, or the reverse
+    ├── SignatureInvalid       403  missing, wrong or expired
+    ├── Unauthorised           401  a bearer token is needed
+    ├── Overloaded             503  the queue is longer than this class of request waits
+    ├── RenderTimeout          504  the render took longer than it may
+    └── ShuttingDown           503  the replica is going away
+
+Errors of `transforms` join by `problem_of`. A `code` is stable: clients may rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from transforms import errors as transform_errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What a client is told (RFC 9457): `retry_after` and `max_age` are seconds."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    param: str | None = None
+    suggestion: str | None = None
+    retry_after: int | None = None
+    max_age: int = 0
+    """How long a cache may keep this answer. 0 means no-store."""
+
+
+class ServiceError(Exception):
+    """Base of everything this floor raises on purpose. The detail is a public sentence."""
+
+    status = 500
+    code = "internal"
+    title = "Internal error"
+    max_age = 0
+
+    def __init__(
+        self, detail: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.param = param
+        self.retry_after = retry_after
+
+
+class OriginalMissing(ServiceError):
+    """There is no such original."""
+
+    status, code, title, max_age = 404, "original_missing", "No such original", 10
+
+
+class OriginalChanged(ServiceError):
+    """The original was replaced while it was being read."""
+
+    status, code, title = 409, "original_changed", "The original is changing"
+
+
+class OriginalTooLarge(ServiceError):
+    """The original has more bytes than the cap."""
+
+    status, code, title = 413, "original_too_large", "The original is too large"
+
+
+class SourceRefused(ServiceError):
+    """The URL may not be fetched."""
+
+    status, code, title = 403, "source_refused", "This source is not allowed"
+
+
+class SourceFailed(ServiceError):
+    """The origin or the store answered with a fault."""
+
+    status, code, title = 502, "source_failed", "The source failed"
+
+
+class SourceTimeout(ServiceError):
+    """The origin or the store did not answer in time."""
+
+    status, code, title = 504, "source_timeout", "The source took too long"
+
+
+class StoreMisconfigured(ServiceError):
+    """Bucket, credentials or folder are wrong."""
+
+    status, code, title = 502, "store_misconfigured", "The object store refuses this service"
+
+
+class InvalidRequest(ServiceError):
+    """A parameter of the request is wrong that is not a transform's."""
+
+    status, code, title = 400, "invalid_parameter", "A parameter is invalid"
+
+
+class KeyConflict(ServiceError):
+    """The id cannot exist beside another one."""
+
+    status, code, title = 409, "id_conflict", "The id collides with another"
+
+
+class SignatureInvalid(ServiceError):
+    """The signature is missing, wrong or expired."""
+
+    status, code, title = 403, "signature_invalid", "The signature is not valid"
+
+
+class Unauthorised(ServiceError):
+    """A bearer token is needed, or the one given is not known."""
+
+    status, code, title = 401, "unauthorised", "A bearer token is needed"
+
+
+class Overloaded(ServiceError):
+    """Waiting would take longer than this class of request waits."""
+
+    status, code, title = 503, "overloaded", "Too busy"
+
+
+class RenderTimeout(ServiceError):
+    """The render took longer than it may."""
+
+    status, code, title = 504, "render_timeout", "The render took too long"
+
+
+class ShuttingDown(ServiceError):
+    """The replica is going away."""
+
+    status, code, title = 503, "shutting_down", "Shutting down"
+
+
+@dataclass(frozen=True, slots=True)
+class _Public:
+    status: int
+    title: str
+    max_age: int = 0
+
+
+_OF_TRANSFORMS: Final[Mapping[type[transform_errors.TransformError], _Public]] = {
+    transform_errors.InvalidOption: _Public(400, "A parameter is invalid"),
+    transform_errors.UnsupportedFormat: _Public(415, "The original's format is unsupported", 60),
+    transform_errors.BrokenImage: _Public(422, "The original is broken"),
+    transform_errors.SourceTooLarge: _Public(413, "The original is too large"),
+    transform_errors.Stopped: _Public(503, "The render was stopped"),
+}
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """What a client is told of an error, or None where it is not one of ours: a defect."""
+    if isinstance(error, ServiceError):
+        return Problem(
+            status=error.status,
+            code=error.code,
+            title=error.title,
+            detail=error.detail,
+            param=error.param,
+            retry_after=error.retry_after,
+            max_age=error.max_age,
+        )
+    if isinstance(error, transform_errors.TransformError):
+        public = _OF_TRANSFORMS[type(error)]
+        return Problem(
+            status=public.status,
+            code=error.code,
+            title=public.title,
+            detail=error.detail,
+            param=getattr(error, "param", None),
+            suggestion=getattr(error, "suggestion", None),
+            max_age=public.max_age,
+        )
+    return None

@@ -1,0 +1,74 @@
+"""The application: the parts of the service and the routes to them, put together.
+
+The only module of this floor that knows the routers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from app import __version__
+from app.service import open_service
+from app.settings import Settings
+from app.sources.guard import Resolver, resolve
+from routers import images, ops, problems, thumb, transform
+from routers.envelope import Envelope
+from routers.hits import HitPath
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The ASGI application of one process, and the FastAPI application within it."""
+
+    api: FastAPI
+    envelope: Envelope
+    hit_path: HitPath
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.hit_path(scope, receive, send)
+
+    def drain(self) -> None:
+        """Turn readiness, and have clients close their connections."""
+        self.api.state.service.draining = True
+        self.envelope.closing = True
+        self.hit_path.close()  # its answers do not say that the connection closes
+
+
+def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Application:
+    """Put one process's application together.
+
+    A request meets the layers in this order: the hit path, the envelope, FastAPI's routes.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(settings, resolver=resolver) as service:
+            app.state.service = service
+            envelope.metrics = service.metrics
+            hit_path.open(service.memory_tier, service.metrics)
+            try:
+                yield
+            finally:
+                hit_path.close()
+
+    app = FastAPI(
+        title="Pixelmill",
+        version=__version__,
+        description="Originals in an object store, results by URL.",
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere; the document itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    for router in (thumb.router, images.router, transform.router, ops.router):
+        app.include_router(router)
+    envelope = Envelope(app)
+    hit_path = HitPath(envelope)
+    app.state.hit_path = hit_path
+    return Application(api=app, envelope=envelope, hit_path=hit_path)

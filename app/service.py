@@ -1,0 +1,183 @@
+"""The parts of the service, built once from the settings and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from app.access import Access
+from app.admission import Admission, Lane
+from app.cache import MemoryTier
+from app.downloads import Downloads
+from app.engine import Engine
+from app.render import Renderer
+from app.results import StoredTier
+from app.settings import Place, Settings, parse_place
+from app.sources import stored, web
+from app.sources.base import Source
+from app.sources.guard import Guard, Resolver, resolve
+from app.stores.base import ObjectStore
+from app.stores.files import FileStore
+from app.stores.s3 import S3Options, S3Store
+from app.telemetry import Metrics
+
+_DOWNLOAD_SHARE: Final = 0.25
+"""Of the memory, for bodies on their way. Pixels have a share of their own."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """What routers call."""
+
+    settings: Settings
+    metrics: Metrics
+    access: Access
+    originals: ObjectStore
+    renderer: Renderer
+    memory_tier: MemoryTier
+    stored_tier: StoredTier
+    admission: Admission
+    downloads: Downloads
+    draining: bool = field(default=False)
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return not self.draining
+
+
+def open_store(place: Place, settings: Settings) -> ObjectStore | None:
+    """The store at a place, or None for `off`. Connects to nothing yet."""
+    match place.kind:
+        case "file":
+            return FileStore(Path(place.location))
+        case "s3":
+            return S3Store(
+                place.location,
+                place.prefix,
+                options=S3Options(
+                    connections=settings.downloads,
+                    connect_timeout=settings.s3_connect_timeout,
+                    read_timeout=settings.s3_read_timeout,
+                    attempts=settings.s3_attempts,
+                    addressing=settings.s3_addressing,
+                ),
+            )
+        case "off":
+            return None
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings, *, resolver: Resolver = resolve
+) -> AsyncIterator[Service]:
+    """Build the parts; close them when the block ends."""
+    metrics = Metrics()
+    originals = open_store(parse_place(settings.originals), settings)
+    if originals is None:
+        raise ValueError("there must be a store of originals")
+    results = open_store(parse_place(settings.results), settings)
+    limits = settings.limits
+    downloads = Downloads(
+        slots=settings.downloads,
+        memory=int(settings.memory * _DOWNLOAD_SHARE),
+        metrics=metrics,
+    )
+    web_source = web.WebSource(
+        Guard(
+            allowed=settings.allowed_sources,
+            private_networks=settings.allow_private_networks,
+            resolver=resolver,
+        ),
+        downloads=downloads,
+        cap=int(settings.max_source_bytes),
+        limits=limits,
+        timeout=settings.fetch_timeout,
+        redirects=settings.max_redirects,
+        connections=settings.downloads,
+    )
+    sources: dict[str, Source] = {
+        stored.KIND: stored.StoredSource(
+            originals,
+            downloads=downloads,
+            cap=int(settings.max_source_bytes),
+            limits=limits,
+            timeout=settings.fetch_timeout,
+        ),
+        web.KIND: web_source,
+    }
+    memory_tier = MemoryTier(int(settings.memory_cache))
+    stored_tier = StoredTier(results, on_write=lambda done: metrics.stored.labels(done).inc())
+    admission = Admission(
+        processors=settings.processors,
+        memory=int(settings.memory * settings.memory_share),
+        budgets={
+            Lane.INTERACTIVE: settings.queue_interactive,
+            Lane.API: settings.queue_api,
+            Lane.JOBS: float("inf"),
+        },
+        on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
+            seconds
+        ),
+    )
+    engine = Engine(
+        processors=settings.processors,
+        timeout=settings.render_timeout,
+        on_busy=metrics.busy_seconds.inc,
+    )
+    metrics.workers.set(settings.processors)
+    metrics.running.set_function(lambda: admission.running)
+    metrics.queued.set_function(lambda: admission.queued)
+    metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
+    renderer = Renderer(
+        sources=sources,
+        memory_tier=memory_tier,
+        stored_tier=stored_tier,
+        admission=admission,
+        engine=engine,
+        limits=limits,
+        freshness=settings.freshness,
+        metrics=metrics,
+    )
+    try:
+        yield Service(
+            settings=settings,
+            metrics=metrics,
+            access=Access(settings),
+            originals=originals,
+            renderer=renderer,
+            memory_tier=memory_tier,
+            stored_tier=stored_tier,
+            admission=admission,
+            downloads=downloads,
+        )
+    finally:
+        await stored_tier.close()
+        engine.close()
+        await web_source.close()
+        for store in (originals, results):
+            if store is not None:
+                await store.close()
+
+
+async def probe_stores(settings: Settings) -> dict[str, str]:
+    """Try both stores as they are configured: `ok`, `off`, or what is wrong."""
+    found = {}
+    for name in ("originals", "results"):
+        store = open_store(parse_place(getattr(settings, name)), settings)
+        if store is None:
+            found[name] = "off"
+            continue
+        try:
+            async with asyncio.timeout(10):
+                await store.probe()
+            found[name] = "ok"
+        except Exception as error:  # noqa: BLE001 - a diagnosis names whatever goes wrong
+            found[name] = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
+        finally:
+            await store.close()
+    return found

@@ -1,0 +1,269 @@
+"""Every setting of the service, once. README's table is made from the descriptions here.
+
+They come from the environment with the prefix `PIXELMILL_`, and from a file `.env` in the working
+directory. A name with the prefix that is not known here is an error. Credentials, region and
+endpoint of S3 come from the usual AWS variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app import machine
+from transforms.limits import Limits
+from transforms.options import ALIASES_OF_OUTPUTS, OUTPUTS
+from transforms.transform import Defaults
+from transforms.values import WHITE, BadValue, ColourKind, nearest
+
+PREFIX: Final = "PIXELMILL_"
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_UNITS: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip().lower())
+    if not match:
+        raise ValueError(f"must be a duration such as 500ms, 10s or 5m, got {value!r}")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(word for part in value.split(",") if (word := part.strip()))
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a store is: a folder, or a bucket with a prefix."""
+
+    kind: Literal["file", "s3", "off"]
+    location: str
+    prefix: str = ""
+
+
+class Settings(BaseSettings):
+    """The effective settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=False
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    originals: str = Field(
+        "file:./data/originals",
+        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`.",
+    )
+    results: str = Field(
+        "file:./data/results",
+        description="Where results are kept: `file:FOLDER`, `s3://BUCKET/PREFIX` or `off`.",
+    )
+    memory_cache: ByteSize = Field(
+        ByteSize(64 << 20), description="Memory for results that are asked for often; 0 for none."
+    )
+    freshness: Seconds = Field(
+        60.0,
+        description="How long an original's version is trusted before it is asked for again. A "
+        "replaced original shows at the latest after this.",
+    )
+    allowed_sources: Words = Field(
+        (),
+        description="Hosts that `?url=` may name, as globs (`*.example.com`, `cdn.example.com:8443`"
+        "), separated by commas. Empty: no URLs.",
+    )
+    allow_private_networks: bool = Field(
+        default=False,
+        description="Let `?url=` reach private and loopback addresses. For development.",
+    )
+    keys: Secrets = Field(
+        (),
+        description="Signing keys as `id:secret`, separated by commas. The first signs, all "
+        "verify. Secrets have at least 16 characters.",
+    )
+    require_signature: Literal["off", "urls", "all"] = Field(
+        "off", description="Which requests must be signed: none, those with `?url=`, or all."
+    )
+    api_tokens: Secrets = Field(
+        (),
+        description="Bearer tokens for uploads, deletions and POST /transform. Without one, these "
+        "answer on loopback alone.",
+    )
+    workers: int = Field(
+        0, ge=0, le=256, description="Renders at once; 0 means one for each usable processor."
+    )
+    default_fit: Literal["contain", "cover", "inside", "outside", "fill"] = Field(
+        "contain", description="`fit` where a request gives w and h without it."
+    )
+    default_background: str = Field("white", description="`background` of canvases and of JPEG.")
+    formats: Words = Field(
+        OUTPUTS, description="Formats that results may have, separated by commas."
+    )
+    cache_max_age: Seconds = Field(
+        3600.0, description="How long clients and CDNs may keep a result without asking."
+    )
+
+    max_source_bytes: ByteSize = Field(ByteSize(50_000_000), description="Largest original.")
+    max_source_pixels: int = Field(
+        100_000_000, gt=0, description="Largest original in pixels, all decoded frames together."
+    )
+    max_frames: int = Field(1000, gt=0, description="Most frames decoded of one animation.")
+    max_result_pixels: int = Field(40_000_000, gt=0, description="Largest result in pixels.")
+    max_result_side: int = Field(8192, gt=0, le=8192, description="Longest side of a result.")
+    max_redirects: int = Field(3, ge=0, le=10, description="Redirects that `?url=` follows.")
+    fetch_timeout: Seconds = Field(10.0, description="Time for one original to arrive whole.")
+    upload_timeout: Seconds = Field(60.0, description="Time for one upload to arrive whole.")
+    render_timeout: Seconds = Field(10.0, description="Time for one render.")
+    queue_interactive: Seconds = Field(
+        0.5, description="Longest estimated wait of GET requests; beyond it the answer is 503."
+    )
+    queue_api: Seconds = Field(5.0, description="Longest estimated wait of POST /transform.")
+    memory_limit: ByteSize = Field(
+        ByteSize(0), description="Memory to plan with; 0 means what the container has."
+    )
+    memory_share: float = Field(
+        0.6, gt=0, le=1, description="Share of the memory that pixels of running renders may take."
+    )
+    downloads: int = Field(64, gt=0, le=1024, description="Originals downloaded at once.")
+
+    s3_connect_timeout: Seconds = Field(2.0, description="Time to connect to S3.")
+    s3_read_timeout: Seconds = Field(10.0, description="Longest silence of S3 within an answer.")
+    s3_attempts: int = Field(3, ge=1, le=10, description="Attempts of one S3 call.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Bucket in the path or in the host name; auto: path where an endpoint is set.",
+    )
+
+    keep_alive: Seconds = Field(
+        75.0, description="How long idle connections are kept: longer than the load balancer does."
+    )
+    drain_delay: Seconds = Field(
+        0.0,
+        description="Time between SIGTERM, when /readyz turns, and closing the listener. As long "
+        "as the load balancer needs to notice.",
+    )
+    drain_timeout: Seconds = Field(25.0, description="Time for requests in flight after that.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, else JSON."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged: debug, info, warning or error."
+    )
+
+    @field_validator("originals", "results")
+    @classmethod
+    def _check_place(cls, value: str) -> str:
+        parse_place(value)
+        return value
+
+    @field_validator("originals")
+    @classmethod
+    def _check_originals(cls, value: str) -> str:
+        if value == "off":
+            raise ValueError("must be file:FOLDER or s3://BUCKET/PREFIX, got off")
+        return value
+
+    @field_validator("formats")
+    @classmethod
+    def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(ALIASES_OF_OUTPUTS.get(name, name) for name in value))
+        unknown = [name for name in names if name not in OUTPUTS]
+        if unknown:
+            raise ValueError(f"must be of {', '.join(OUTPUTS)}, got {unknown[0]!r}")
+        if not {"jpeg", "png"} <= set(names):
+            raise ValueError("must name jpeg and png, which every client can show")
+        return names
+
+    @field_validator("default_background")
+    @classmethod
+    def _check_background(cls, value: str) -> str:
+        try:
+            ColourKind().read(value)
+        except BadValue as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("keys")
+    @classmethod
+    def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in value:
+            kid, colon, secret = key.get_secret_value().partition(":")
+            if not colon or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", kid) or len(secret) < 16:
+                raise ValueError("must be id:secret with a secret of at least 16 characters")
+        return value
+
+    @model_validator(mode="after")
+    def _check_signing(self) -> Self:
+        if self.require_signature != "off" and not self.keys:
+            raise ValueError(f"{PREFIX}REQUIRE_SIGNATURE needs {PREFIX}KEYS")
+        return self
+
+    @property
+    def defaults(self) -> Defaults:
+        """What requests get that do not say."""
+        colour = ColourKind().read(self.default_background)
+        return Defaults(fit=self.default_fit, background=None if colour == WHITE else colour)
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of a render."""
+        return Limits(
+            source_pixels=self.max_source_pixels,
+            result_pixels=self.max_result_pixels,
+            result_side=self.max_result_side,
+            frames=self.max_frames,
+        )
+
+    @property
+    def processors(self) -> int:
+        """Renders at once."""
+        return self.workers or machine.processors()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory to plan with."""
+        return int(self.memory_limit) or machine.memory()
+
+    @property
+    def signing_keys(self) -> dict[str, bytes]:
+        """Secrets by key id, the signing one first."""
+        pairs = (key.get_secret_value().partition(":") for key in self.keys)
+        return {kid: secret.encode() for kid, _, secret in pairs}
+
+
+def parse_place(text: str) -> Place:
+    """Read the value of ORIGINALS or RESULTS. Raises ValueError."""
+    if text == "off":
+        return Place("off", "")
+    if text.startswith("file:") and len(text) > len("file:"):
+        return Place("file", text.removeprefix("file:").replace("//", "/", 1))
+    if text.startswith("s3://"):
+        bucket, _, prefix = text.removeprefix("s3://").partition("/")
+        if bucket:
+            return Place("s3", bucket, prefix.strip("/"))
+    raise ValueError(f"must be file:FOLDER, s3://BUCKET/PREFIX or off, got {text!r}")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings of this process. Raises ValueError for a wrong value or unknown name."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in (*os.environ, *dotenv_values(".env")):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            meant = nearest(name, [setting.lower() for setting in sorted(known)])
+            hint = f"; did you mean {meant.upper()}?" if meant else ""
+            raise ValueError(f"{name} is not a setting{hint}")
+    return Settings(**overrides)

@@ -1,0 +1,1 @@
+"""Sources: where an original comes from. An id in the object store, or a URL."""

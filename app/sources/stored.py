@@ -1,0 +1,67 @@
+"""Originals by id: objects of the store of originals."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from app.downloads import Downloads
+from app.errors import OriginalTooLarge, SourceFailed, SourceTimeout
+from app.sources.base import Identity, Ref, receive
+from app.stores.base import ObjectStore, check_key
+from transforms.limits import Limits
+
+KIND: Final = "id"
+_TRIES: Final = 2
+
+
+class StoredSource:
+    """Finds and fetches what is in an object store."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        downloads: Downloads,
+        cap: int,
+        limits: Limits,
+        timeout: float,
+    ) -> None:
+        self._store = store
+        self._downloads = downloads
+        self._cap = cap
+        self._limits = limits
+        self._timeout = timeout
+
+    async def identify(self, name: str, known: Identity | None) -> Identity:
+        del known  # asking is as cheap as asking for changes
+        stat = await self._store.stat(check_key(name))
+        return Identity(
+            ref=Ref(KIND, name), version=stat.version, size=stat.size, modified=stat.modified
+        )
+
+    async def fetch(self, identity: Identity) -> bytes:
+        if identity.size > self._cap:
+            raise OriginalTooLarge(
+                f"The original has {identity.size} bytes; at most {self._cap} are read"
+            )
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._downloads.slot(KIND, identity.size),
+            ):
+                return await self._fetch(identity)
+        except TimeoutError:
+            raise SourceTimeout(f"The original did not arrive within {self._timeout:g} s") from None
+
+    async def _fetch(self, identity: Identity) -> bytes:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                async with self._store.read(identity.ref.name, version=identity.version) as reading:
+                    return await receive(reading.chunks, cap=self._cap, limits=self._limits)
+            except SourceFailed:
+                # A body that was cut is not retried by the store's client: once more, from the
+                # start, within the same deadline.
+                if attempt == _TRIES:
+                    raise
+        raise AssertionError("unreachable")

@@ -1,0 +1,100 @@
+"""What an object store is, and which keys it takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from app.errors import InvalidRequest
+
+CHUNK: Final = 256 * 1024
+"""Bytes read at a time."""
+
+MAX_KEY: Final = 1024
+MAX_SEGMENT: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """One object: its version changes whenever its bytes do. Size in bytes."""
+
+    key: str
+    version: str
+    size: int
+    modified: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """An object being read: its stat, and its bytes (or those of the range) in chunks."""
+
+    stat: Stat
+    chunks: AsyncIterator[bytes]
+
+
+class ObjectStore(Protocol):
+    """Bytes under keys.
+
+    Every method may raise SourceFailed, SourceTimeout or StoreMisconfigured. Keys have passed
+    `check_key`.
+    """
+
+    async def stat(self, key: str) -> Stat:
+        """Look an object up. Raises OriginalMissing."""
+
+    def read(
+        self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[Reading]:
+        """Open an object, or its bytes from `start` up to but without `stop`.
+
+        Raises OriginalMissing, and OriginalChanged where it no longer has the given version. A body
+        that ends early raises SourceFailed: what came before must not be used.
+        """
+
+    async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
+        """Keep an object whole, or not at all. Raises KeyConflict."""
+
+    async def delete(self, key: str) -> None:
+        """Remove an object. It is no error when there is none."""
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove every object under `prefix/`. Returns how many there were."""
+
+    async def probe(self) -> None:
+        """Raise StoreMisconfigured where the store cannot be used as it is configured."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+def check_key(key: str, *, param: str = "id") -> str:
+    """Return a key that every store takes, or raise InvalidRequest that names what is wrong.
+
+    The rule is the one on which file systems and S3 implementations agree.
+    """
+    problem = None
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{param} is not valid UTF-8", param=param) from None
+    segments = key.split("/")
+    if not key:
+        problem = "is empty"
+    elif size > MAX_KEY:
+        problem = f"has more than {MAX_KEY} bytes"
+    elif "" in segments:
+        problem = "has an empty segment, or begins or ends with /"
+    elif "." in segments or ".." in segments:
+        problem = "has a segment . or .."
+    elif any(ord(char) < 32 or ord(char) == 127 for char in key):
+        problem = "has a control character"
+    elif "\\" in key:
+        problem = "has a backslash"
+    elif any(len(segment.encode()) > MAX_SEGMENT for segment in segments):
+        problem = f"has a segment of more than {MAX_SEGMENT} bytes"
+    if problem:
+        raise InvalidRequest(f"{param} {problem}", param=param)
+    return key

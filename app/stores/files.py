@@ -1,0 +1,210 @@
+"""A folder as an object store.
+
+Keys become paths beneath the root, opened segment by segment without following links, so that no
+key and no link planted in the folder leads out of it. Writes are atomic: a temporary file beside
+the target, flushed to disk, then renamed over it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import shutil
+import stat as file_modes
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+from app.errors import (
+    KeyConflict,
+    OriginalChanged,
+    OriginalMissing,
+    SourceFailed,
+    StoreMisconfigured,
+)
+from app.stores.base import CHUNK, Reading, Stat
+
+T = TypeVar("T")
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Opening a FIFO that somebody put there must not block.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_TEMPORARY: Final = ".pixelmill-"
+_CONFLICTS: Final = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
+
+
+class FileStore:
+    """Objects as files beneath a root folder, which is created when it is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    async def stat(self, key: str) -> Stat:
+        def look() -> Stat:
+            descriptor = self._open(key)
+            try:
+                return _stat(key, os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
+
+        return await _in_thread(look, key)
+
+    @asynccontextmanager
+    async def read(
+        self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[Reading]:
+        descriptor = await _in_thread(lambda: self._open(key), key)
+        try:
+            found = _stat(key, os.fstat(descriptor))
+            if version is not None and found.version != version:
+                raise OriginalChanged(f"{key} was replaced")
+            end = found.size if stop is None else min(stop, found.size)
+            yield Reading(stat=found, chunks=_chunks(descriptor, key, start, end))
+        finally:
+            os.close(descriptor)
+
+    async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
+        del content_type  # a file has none: the bytes tell it
+        return await _in_thread(lambda: self._write(key, data), key, conflict=True)
+
+    async def delete(self, key: str) -> None:
+        def remove() -> None:
+            *folders, name = key.split("/")
+            folder = self._walk(folders)
+            try:
+                os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(folder)
+
+        with suppress(OriginalMissing):
+            await _in_thread(remove, key)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        def remove() -> int:
+            *folders, name = prefix.split("/")
+            folder = self._walk(folders)
+            try:
+                inner = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    count = sum(len(files) for _, _, files, _ in os.fwalk(dir_fd=inner))
+                finally:
+                    os.close(inner)
+                shutil.rmtree(name, dir_fd=folder)
+            finally:
+                os.close(folder)
+            return count
+
+        try:
+            return await _in_thread(remove, prefix)
+        except OriginalMissing:
+            return 0
+
+    async def probe(self) -> None:
+        def attempt() -> None:
+            try:
+                self._root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreMisconfigured(f"The folder cannot be used: {error.strerror}") from None
+            if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreMisconfigured("The folder cannot be read and written")
+
+        await asyncio.to_thread(attempt)
+
+    async def close(self) -> None:
+        return None
+
+    def _walk(self, folders: list[str], *, create: bool = False) -> int:
+        """A descriptor of a folder beneath the root."""
+        if create:
+            self._root.mkdir(parents=True, exist_ok=True)
+        here = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name in folders:
+            try:
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, 0o755, dir_fd=here)
+                inner = os.open(name, _FOLDER, dir_fd=here)
+            finally:
+                os.close(here)
+            here = inner
+        return here
+
+    def _open(self, key: str) -> int:
+        *folders, name = key.split("/")
+        folder = self._walk(folders)
+        try:
+            descriptor = os.open(name, _FILE, dir_fd=folder)
+        finally:
+            os.close(folder)
+        if not file_modes.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OriginalMissing(f"There is no original {key!r}")
+        return descriptor
+
+    def _write(self, key: str, data: bytes) -> Stat:
+        *folders, name = key.split("/")
+        folder = self._walk(folders, create=True)
+        temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
+        try:
+            descriptor = os.open(
+                temporary,
+                os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC,
+                0o644,
+                dir_fd=folder,
+            )
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    written = os.fstat(file.fileno())
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(temporary, dir_fd=folder)
+                raise
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return _stat(key, written)
+
+
+def _stat(key: str, found: os.stat_result) -> Stat:
+    # A rename gives a new inode: two writes within one tick of the clock still differ.
+    return Stat(
+        key=key,
+        version=f"{found.st_mtime_ns:x}-{found.st_ino:x}-{found.st_size:x}",
+        size=found.st_size,
+        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+    )
+
+
+async def _chunks(descriptor: int, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    at = start
+    while at < end:
+        chunk = await asyncio.to_thread(os.pread, descriptor, min(4 * CHUNK, end - at), at)
+        if not chunk:
+            raise SourceFailed(f"{key} became shorter while it was read")
+        at += len(chunk)
+        yield chunk
+
+
+async def _in_thread(work: Callable[[], T], key: str, *, conflict: bool = False) -> T:
+    """Run file work off the event loop, with its errors translated.
+
+    A key that runs through a file or a link names nothing; to write it is a conflict.
+    """
+    try:
+        return await asyncio.to_thread(work)
+    except PermissionError:
+        raise StoreMisconfigured("The folder of the store does not permit this") from None
+    except OSError as error:
+        if error.errno in _CONFLICTS and conflict:
+            raise KeyConflict(
+                f"{key!r} cannot be kept: a part of it is a file, a folder or a link"
+            ) from None
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, *_CONFLICTS):
+            raise OriginalMissing(f"There is no original {key!r}") from None
+        raise SourceFailed(f"The file system failed: {error.strerror}") from None

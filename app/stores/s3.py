@@ -1,0 +1,247 @@
+"""An S3 bucket, or anything that speaks S3, as an object store.
+
+One client for the process. Credentials, region and endpoint come from the usual AWS variables and
+files (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`, ...).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+)
+
+from app.errors import (
+    OriginalChanged,
+    OriginalMissing,
+    ServiceError,
+    SourceFailed,
+    SourceTimeout,
+    StoreMisconfigured,
+)
+from app.stores.base import CHUNK, Reading, Stat
+
+_BATCH: Final = 1000
+"""Keys of one DeleteObjects call: the most that S3 takes."""
+_BUCKET_SEEN_FOR: Final = 60.0
+_FAILURES: Final = (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Options:
+    """How to talk to S3. Times in seconds."""
+
+    connections: int = 64
+    connect_timeout: float = 2.0
+    read_timeout: float = 10.0
+    attempts: int = 3
+    addressing: str = "auto"
+    deadline: float = 30.0
+    """For one call without its body, all attempts together."""
+
+
+class S3Store:
+    """Objects in a bucket, under a prefix."""
+
+    def __init__(self, bucket: str, prefix: str = "", *, options: S3Options | None = None) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._options = options or S3Options()
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+        self._opening = asyncio.Lock()
+        self._bucket_seen = -_BUCKET_SEEN_FOR
+
+    async def stat(self, key: str) -> Stat:
+        try:
+            answer = await self._call("head_object", key, Key=self._prefix + key)
+        except OriginalMissing:
+            # A HEAD has no body: a missing bucket and a missing key look the same.
+            await self._require_bucket()
+            raise
+        return _stat(key, answer)
+
+    @asynccontextmanager
+    async def read(
+        self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[Reading]:
+        options: dict[str, Any] = {"Key": self._prefix + key}
+        if version is not None:
+            options["IfMatch"] = f'"{version}"'
+        if start or stop is not None:
+            options["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        answer = await self._call("get_object", key, **options)
+        # An abandoned body keeps its connection for ever: it is closed on every way out.
+        async with answer["Body"] as body:
+            yield Reading(stat=_stat(key, answer), chunks=_chunks(body, key, answer))
+
+    async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
+        answer = await self._call(
+            "put_object", key, Key=self._prefix + key, Body=data, ContentType=content_type
+        )
+        return Stat(key=key, version=answer["ETag"].strip('"'), size=len(data), modified=None)
+
+    async def delete(self, key: str) -> None:
+        await self._call("delete_object", key, Key=self._prefix + key)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        count = 0
+        token: dict[str, str] = {}
+        while True:
+            page = await self._call(
+                "list_objects_v2",
+                prefix,
+                Prefix=f"{self._prefix}{prefix}/",
+                MaxKeys=_BATCH,
+                **token,
+            )
+            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+            if keys:
+                answer = await self._call(
+                    "delete_objects", prefix, Delete={"Objects": keys, "Quiet": True}
+                )
+                if errors := answer.get("Errors"):
+                    raise SourceFailed(f"S3 did not delete {len(errors)} objects")
+                count += len(keys)
+            if not page.get("IsTruncated"):
+                return count
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def probe(self) -> None:
+        self._bucket_seen = -_BUCKET_SEEN_FOR
+        await self._require_bucket()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        self._client = None
+
+    async def _require_bucket(self) -> None:
+        if time.monotonic() - self._bucket_seen < _BUCKET_SEEN_FOR:
+            return
+        try:
+            await self._call("head_bucket", self._bucket)
+        except OriginalMissing:
+            raise StoreMisconfigured("The bucket does not exist") from None
+        self._bucket_seen = time.monotonic()
+
+    async def _call(self, operation: str, key: str, **arguments: Any) -> Any:
+        client = await self._open()
+        with _translated(key):
+            async with asyncio.timeout(self._options.deadline):
+                return await getattr(client, operation)(Bucket=self._bucket, **arguments)
+
+    async def _open(self) -> Any:
+        if self._client is not None:
+            return self._client
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._stack.enter_async_context(self._connect())
+                for event in ("PutObject", "UploadPart"):
+                    self._client.meta.events.register(f"before-sign.s3.{event}", _drop_expect)
+            return self._client
+
+    def _connect(self) -> Any:
+        options = self._options
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        addressing = options.addressing
+        if addressing == "auto" and endpoint:
+            addressing = "path"
+        return get_session().create_client(
+            "s3",
+            # botocore itself reads only the second of these variables.
+            region_name=os.environ.get("AWS_REGION")
+            or os.environ.get("AWS_DEFAULT_REGION")
+            or ("us-east-1" if endpoint else None),
+            config=AioConfig(
+                signature_version="s3v4",
+                s3={"addressing_style": addressing},
+                max_pool_connections=options.connections,
+                connect_timeout=options.connect_timeout,
+                read_timeout=options.read_timeout,
+                retries={"mode": "standard", "total_max_attempts": options.attempts},
+                # The default checksums break several implementations of S3 (ranges, 304).
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+
+def _drop_expect(request: Any, **_: Any) -> None:
+    """Remove `Expect: 100-continue`: a server that never answers it would hold us for ever."""
+    if "Expect" in request.headers:
+        del request.headers["Expect"]
+
+
+def _stat(key: str, answer: Any) -> Stat:
+    size = answer["ContentLength"]
+    if content_range := answer.get("ContentRange"):
+        size = int(content_range.rpartition("/")[2])
+    return Stat(
+        key=key,
+        version=answer["ETag"].strip('"'),
+        size=size,
+        modified=answer.get("LastModified"),
+    )
+
+
+async def _chunks(body: Any, key: str, answer: Any) -> AsyncIterator[bytes]:
+    received = 0
+    with _translated(key):
+        async for chunk in body.iter_chunks(CHUNK):
+            received += len(chunk)
+            yield chunk
+    if received != answer["ContentLength"]:
+        raise SourceFailed("The object store's answer was cut short")
+
+
+@contextmanager
+def _translated(key: str) -> Any:
+    """Translate what botocore and aiohttp raise. The status decides; the code is often absent."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except _FAILURES as error:
+        raise _translate(error, key) from None
+
+
+def _translate(error: Exception, key: str) -> ServiceError:
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        if code == "NoSuchBucket":
+            return StoreMisconfigured("The bucket does not exist")
+        if status == 404:
+            return OriginalMissing(f"There is no original {key!r}")
+        if status == 412:
+            return OriginalChanged(f"{key!r} was replaced")
+        if status in (401, 403):
+            return StoreMisconfigured("The object store refuses the credentials")
+        if status == 400:
+            return StoreMisconfigured("The object store does not take the request")
+        return SourceFailed(f"The object store answered {status}")
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return StoreMisconfigured("There are no credentials for the object store")
+    if isinstance(error, (ReadTimeoutError, ConnectTimeoutError, TimeoutError)):
+        return SourceTimeout("The object store did not answer in time")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return SourceFailed("The object store's answer was cut short")
+    if isinstance(error, (HTTPClientError, aiohttp.ClientError, OSError)):
+        return SourceFailed("The object store cannot be reached")
+    return SourceFailed(f"The object store's client failed: {type(error).__name__}")

@@ -1,0 +1,192 @@
+"""Metrics, logs and Server-Timing. One word for one thing: the names are those of the docs.
+
+Labels are bounded: route templates, lanes, formats and outcomes, never ids or hosts.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from app.settings import Settings
+from transforms import libvips
+
+disable_created_metrics()  # they double the size of the page and nobody asks for them
+
+_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class _LibvipsCollector(Collector):
+    """What libvips holds, read when it is asked for."""
+
+    def collect(self) -> Iterator[Metric]:
+        tracked = libvips.tracked()
+        for name, text, value in (
+            ("memory_bytes", "Pixel memory that libvips holds.", tracked.memory),
+            ("memory_peak_bytes", "The most pixel memory so far.", tracked.memory_peak),
+            ("allocations", "Blocks of pixel memory that libvips holds.", tracked.allocations),
+            ("files", "Files that libvips holds open.", tracked.files),
+        ):
+            yield GaugeMetricFamily(f"pixelmill_libvips_{name}", text, value=value)
+
+
+class Metrics:
+    """Every metric of the service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.requests = Counter(
+            "pixelmill_requests_total", "Requests answered.", ["route", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "pixelmill_request_seconds",
+            "Time from a request to its answer, memory hits left out.",
+            ["route"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self.results = Counter(
+            "pixelmill_results_total",
+            "Results answered, by where they came from.",
+            ["tier"],
+            registry=registry,
+        )
+        self.renders = Counter(
+            "pixelmill_renders_total",
+            "Renders run to their end, by format of original and result.",
+            ["original", "result"],
+            registry=registry,
+        )
+        self.render_failures = Counter(
+            "pixelmill_render_failures_total",
+            "Renders that ended without a result, by error code.",
+            ["code"],
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "pixelmill_stage_seconds",
+            "Time by stage of a render.",
+            ["stage"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self.queue_wait_seconds = Histogram(
+            "pixelmill_queue_wait_seconds",
+            "Time that a render waited for a processor.",
+            ["lane"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self.busy_seconds = Counter(
+            "pixelmill_workers_busy_seconds_total",
+            "Time that processors were taken by renders.",
+            registry=registry,
+        )
+        self.workers = Gauge("pixelmill_workers", "Renders at once.", registry=registry)
+        self.running = Gauge(
+            "pixelmill_renders_running", "Renders that run now.", registry=registry
+        )
+        self.queued = Gauge(
+            "pixelmill_renders_queued", "Renders that wait for a processor.", registry=registry
+        )
+        self.downloads = Counter(
+            "pixelmill_downloads_total",
+            "Originals asked for, by kind of source and outcome.",
+            ["source", "outcome"],
+            registry=registry,
+        )
+        self.downloaded_bytes = Counter(
+            "pixelmill_downloaded_bytes_total", "Bytes of originals received.", registry=registry
+        )
+        self.sent_bytes = Counter(
+            "pixelmill_sent_bytes_total", "Bytes of results answered.", registry=registry
+        )
+        self.stored = Counter(
+            "pixelmill_results_stored_total",
+            "Results for the stored tier, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.memory_tier_bytes = Gauge(
+            "pixelmill_memory_tier_bytes", "Bytes of results in memory.", registry=registry
+        )
+        registry.register(_LibvipsCollector())
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def render_text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class Timings:
+    """How long the stages of one request took, for Server-Timing. Seconds."""
+
+    __slots__ = ("_stages",)
+
+    def __init__(self) -> None:
+        self._stages: dict[str, float] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Record a stage."""
+        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Record how long the block takes."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, perf_counter() - began)
+
+    def items(self) -> list[tuple[str, float]]:
+        """Stages in the order in which they were first recorded."""
+        return list(self._stages.items())
+
+    def header(self) -> str:
+        """The value of a Server-Timing header, in milliseconds."""
+        return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in self.items())
+
+
+def configure_logs(settings: Settings) -> None:
+    """Write structured logs to standard error: JSON, or lines for people on a terminal."""
+    as_json = settings.log_format == "json" or (
+        settings.log_format == "auto" and not sys.stderr.isatty()
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            *([structlog.processors.dict_tracebacks] if as_json else []),
+            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
+    )

@@ -1,0 +1,124 @@
+"""Delivery: a result as an HTTP answer, with its caching, validators and ranges."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.render import Answer
+from app.settings import Settings
+from routers.conditional import Unsatisfiable, http_date, is_unmodified, parse_range
+from routers.envelope import COMMON_HEADERS
+from routers.hits import HitPath, Shortcut
+
+_YEAR: Final = 31_536_000
+_STALE: Final = "stale-while-revalidate=86400, stale-if-error=604800"
+_CACHE_STATUS: Final = {
+    "memory": "pixelmill-memory; hit",
+    "stored": "pixelmill-memory; fwd=miss, pixelmill-stored; hit",
+    "render": "pixelmill-memory; fwd=miss, pixelmill-stored; fwd=miss",
+}
+
+
+def etag_of(key: str) -> str:
+    """The strong entity tag of a result: its key names its bytes, on every replica alike."""
+    return f'"{key}"'
+
+
+def cache_control(settings: Settings, *, versioned: bool, expires: int | None) -> str:
+    """How long a result may be kept. A URL that names a version never changes its meaning."""
+    if expires is not None:
+        # No cache may outlive the signature.
+        age = max(0, min(int(settings.cache_max_age), expires - int(time.time())))
+        return f"public, max-age={age}"
+    if versioned:
+        return f"public, max-age={_YEAR}, immutable"
+    return f"public, max-age={int(settings.cache_max_age)}, {_STALE}"
+
+
+def validator_headers(
+    *, etag: str, caching: str, varies: bool, modified: datetime | None
+) -> dict[str, str]:
+    """The headers that a 304 shares with the 200 it stands for (RFC 9110, 15.4.5)."""
+    headers = {"etag": etag, "cache-control": caching}
+    if varies:
+        headers["vary"] = "Accept"
+    if modified is not None:
+        headers["last-modified"] = http_date(modified)
+    return headers
+
+
+def unmodified_response(
+    request: Request, headers: dict[str, str], modified: datetime | None
+) -> Response | None:
+    """A 304, where the client has the representation already."""
+    if not is_unmodified(request.headers, headers["etag"], modified):
+        return None
+    return Response(status_code=304, headers=headers)
+
+
+def result_response(request: Request, answer: Answer, headers: dict[str, str]) -> Response:
+    """A 200, 206 or 416 with a result's bytes. For HEAD, the server sends no body."""
+    rendered = answer.rendered
+    headers = {
+        **headers,
+        "accept-ranges": "bytes",
+        "cache-status": _CACHE_STATUS[answer.tier],
+    }
+    if timing := answer.timings.header():
+        headers["server-timing"] = timing
+    data = rendered.data
+    status = 200
+    try:
+        wanted = parse_range(request.headers, len(data), headers.get("etag", ""))
+    except Unsatisfiable:
+        headers["content-range"] = f"bytes */{len(data)}"
+        return Response(status_code=416, headers=headers)
+    if wanted is not None:
+        headers["content-range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{len(data)}"
+        data, status = data[wanted.start : wanted.stop], 206
+    headers["content-length"] = str(len(data))
+    body = b"" if request.method == "HEAD" else data
+    return Response(
+        body, status_code=status, headers=headers, media_type=rendered.format.media_type
+    )
+
+
+def record_hit(
+    hit_path: HitPath,
+    request: Request,
+    answer: Answer,
+    headers: dict[str, str],
+    *,
+    seconds: float,
+) -> None:
+    """Leave a shortcut to a result for `seconds`."""
+    if seconds <= 0 or "authorization" in request.headers:
+        return  # what a token was let to see is not for everybody
+    rendered = answer.rendered
+    unmodified = [
+        *((name.encode(), value.encode("latin-1")) for name, value in headers.items()),
+        *COMMON_HEADERS,
+        (b"cache-status", _CACHE_STATUS["memory"].encode()),
+        (b"server-timing", b"total;dur=0"),
+    ]
+    full = [
+        *unmodified,
+        (b"accept-ranges", b"bytes"),
+        (b"content-type", rendered.format.media_type.encode()),
+        (b"content-length", str(len(rendered.data)).encode()),
+    ]
+    hit_path.record(
+        request.scope,
+        Shortcut(
+            key=rendered.key,
+            etag=headers["etag"],
+            full=full,
+            unmodified=unmodified,
+            until=time.monotonic() + seconds,
+        ),
+    )

@@ -1,0 +1,127 @@
+"""The hit path: what is in memory is answered before routing, by a small ASGI layer.
+
+Routing, parsing and validating a request cost ten times what it costs to answer one whose answer
+is known. So an answer that was given leaves a shortcut: the request's raw path and query, with what
+it accepts, lead straight to the result in memory. A shortcut holds as long as the original's
+version is trusted and the signature is valid, and only while the result is in memory, so that a
+purge ends it too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import Counter
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.cache import MemoryTier
+from app.telemetry import Metrics
+from routers.conditional import matches
+from routers.envelope import request_id
+from routers.negotiation import accepted
+
+_LIMIT: Final = 50_000
+_ROUTES: Final = ("/thumb", "/thumb/{id}")
+_LONGEST: Final = 4096
+"""Requests longer than this, in bytes, leave no shortcut: their memory is the client's to fill."""
+
+RawHeaders = list[tuple[bytes, bytes]]
+_Key = tuple[bytes, bytes, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortcut:
+    """Where a request leads: a result in memory, and the headers of 200 and 304."""
+
+    key: str
+    etag: str
+    full: RawHeaders
+    unmodified: RawHeaders
+    until: float
+
+
+class HitPath:
+    """An ASGI layer in front of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._shortcuts: OrderedDict[_Key, Shortcut] = OrderedDict()
+        self._memory_tier: MemoryTier | None = None
+        self._counters: dict[tuple[str, int], Counter] = {}
+        self._hits: Counter | None = None
+        self._sent: Counter | None = None
+
+    def open(self, memory_tier: MemoryTier, metrics: Metrics) -> None:
+        """Begin to answer from a memory tier."""
+        self._memory_tier = memory_tier
+        self._counters = {
+            (route, status): metrics.requests.labels(route, str(status))
+            for route in _ROUTES
+            for status in (200, 304)
+        }
+        self._hits = metrics.results.labels("memory")
+        self._sent = metrics.sent_bytes
+
+    def close(self) -> None:
+        """Answer nothing any more: every request takes the long way."""
+        self._memory_tier = None
+        self._shortcuts.clear()
+
+    def record(self, scope: Scope, shortcut: Shortcut) -> None:
+        """Let requests like this one take a shortcut from now on."""
+        path, query = scope["raw_path"], scope["query_string"]
+        if len(path) + len(query) > _LONGEST:
+            return
+        accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+        self._shortcuts[path, query, accepted(accept)] = shortcut
+        while len(self._shortcuts) > _LIMIT:
+            self._shortcuts.popitem(last=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] != "http"
+            or self._memory_tier is None
+            or scope["method"] not in ("GET", "HEAD")
+            or not scope["raw_path"].startswith(b"/thumb")
+        ):
+            await self._app(scope, receive, send)
+            return
+        accept, if_none_match, given = b"", None, None
+        for name, value in scope["headers"]:
+            if name == b"accept":
+                accept = value
+            elif name == b"if-none-match":
+                if_none_match = value
+            elif name == b"x-request-id":
+                given = value
+            elif name in (b"range", b"authorization", b"if-modified-since"):
+                await self._app(scope, receive, send)
+                return
+        shortcut = self._shortcuts.get((scope["raw_path"], scope["query_string"], accepted(accept)))
+        found = None
+        if shortcut is not None and shortcut.until > time.monotonic():
+            found = self._memory_tier.get(shortcut.key)
+        if shortcut is None or found is None:
+            await self._app(scope, receive, send)
+            return
+
+        status, headers, body = 200, shortcut.full, found.data
+        if if_none_match is not None and matches(if_none_match.decode("latin-1"), shortcut.etag):
+            status, headers, body = 304, shortcut.unmodified, b""
+        elif scope["method"] == "HEAD":
+            body = b""
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, (b"x-request-id", request_id(given).encode())],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+        self._counters[_ROUTES[scope["raw_path"] != b"/thumb"], status].inc()
+        if self._hits is not None and self._sent is not None:
+            self._hits.inc()
+            self._sent.inc(len(body))

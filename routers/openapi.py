@@ -1,0 +1,144 @@
+"""OpenAPI from the option table: parameters, answers and error bodies."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from routers.problems import MEDIA_TYPE
+from transforms.formats import FORMATS
+from transforms.options import OPTIONS
+
+_OWN: Final[dict[str, dict[str, Any]]] = {
+    "id": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The original's id. It may hold slashes.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 1024},
+        "example": "samples/landscape.jpg",
+    },
+    "url": {
+        "name": "url",
+        "in": "query",
+        "required": True,
+        "description": "Where the original is, on an allowed host.",
+        "schema": {"type": "string", "format": "uri"},
+        "example": "https://images.example.com/cat.jpg",
+    },
+    "v": {
+        "name": "v",
+        "in": "query",
+        "description": "A version of the original, of your own making. The answer is then cached "
+        "for a year: change it when the original changes.",
+        "schema": {"type": "string"},
+        "example": "7",
+    },
+    "sig": {
+        "name": "sig",
+        "in": "query",
+        "description": "The signature: key id, a dot, base64url of an HMAC-SHA256.",
+        "schema": {"type": "string"},
+    },
+    "exp": {
+        "name": "exp",
+        "in": "query",
+        "description": "The Unix time at which a signed URL expires.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
+
+PROBLEM_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "request_id": {"type": "string"},
+        "param": {"type": "string"},
+        "suggestion": {"type": "string"},
+        "retry_after": {"type": "integer"},
+    },
+    "example": {
+        "type": "/problems/invalid_parameter",
+        "title": "A parameter is invalid",
+        "status": 400,
+        "detail": "w must be 1 to 8192, got 0",
+        "code": "invalid_parameter",
+        "request_id": "9f86d081884c-1",
+        "param": "w",
+    },
+}
+
+_MEANINGS: Final = {
+    400: "A parameter is invalid; `param` names it",
+    401: "A bearer token is needed",
+    403: "The signature is not valid, or the source is not allowed",
+    404: "There is no such original",
+    409: "The original changes while it is read, or its id collides with another",
+    413: "The original is too large",
+    415: "The original is of no supported format",
+    422: "The original is broken",
+    500: "The service failed",
+    502: "The store or the origin failed",
+    503: "Too busy: try again after `Retry-After` seconds",
+    504: "The store, the origin or the render took too long",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The declared error answers of a route."""
+    return {
+        status: {
+            "description": _MEANINGS[status],
+            "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
+        }
+        for status in statuses
+    }
+
+
+_IMAGE: Final = {
+    f.media_type: {"schema": {"type": "string", "format": "binary"}} for f in FORMATS.values()
+}
+RESULT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The result", "content": _IMAGE},
+    206: {"description": "The part of the result that was asked for", "content": _IMAGE},
+    304: {"description": "The client has it already"},
+    416: {"description": "The range lies outside the result"},
+    **problems(400, 403, 404, 409, 413, 415, 422, 502, 503, 504),
+}
+
+
+def parameters(*own: str) -> dict[str, Any]:
+    """The parameters of a route that transforms: those named, and every row of the table."""
+    table = [
+        {
+            "name": option.name,
+            "in": "query",
+            "required": False,
+            "description": option.help,
+            "schema": option.kind.schema(),
+            "example": option.example,
+        }
+        for option in OPTIONS
+    ]
+    return {"parameters": [*(_OWN[name] for name in own), *table]}
+
+
+def option_rows() -> list[dict[str, Any]]:
+    """The option table as data, for `GET /schema` and for documentation."""
+    return [
+        {
+            "name": option.name,
+            "aliases": [name for name in option.spellings if name != option.name],
+            "step": option.step,
+            "help": option.help,
+            "expects": option.kind.expects,
+            "default": None if option.default is None else option.kind.show(option.default),
+            "example": option.example,
+            "schema": option.kind.schema(),
+        }
+        for option in OPTIONS
+    ]

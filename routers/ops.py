@@ -1,0 +1,80 @@
+"""For those who run the service: health, metrics, and what it understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app import __version__
+from routers import openapi
+from routers.requests import service_of
+from transforms import libvips
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", summary="Whether the process answers")
+async def livez() -> dict[str, str]:
+    """Restart the process when this fails. It depends on nothing else."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    summary="Whether to send requests here",
+    responses={
+        503: {
+            "description": "This replica is going away",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    },
+)
+async def readyz(request: Request) -> Response:
+    """Take the replica out of rotation when this fails.
+
+    A store that fails does not make a replica unready: it would fail for all of them at once.
+    """
+    service = service_of(request)
+    return JSONResponse(
+        {
+            "status": "ready" if service.ready else "draining",
+            "version": __version__,
+            "libvips": "{}.{}.{}".format(*libvips.VERSION),
+            "renders_running": service.admission.running,
+            "renders_queued": service.admission.queued,
+        },
+        status_code=200 if service.ready else 503,
+    )
+
+
+@router.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Counters, gauges and histograms; see the README for what they mean."""
+    return Response(
+        service_of(request).metrics.render_text(),
+        media_type="text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+@router.get("/schema", summary="Every transform parameter")
+async def schema(request: Request) -> dict[str, Any]:
+    """The option table: names, ranges, defaults and help, for tools that build URLs."""
+    return {
+        "parameters": openapi.option_rows(),
+        "formats": list(service_of(request).settings.formats),
+    }
+
+
+@router.get("/", summary="What this is")
+async def index() -> dict[str, Any]:
+    """A signpost for whoever opens the service in a browser."""
+    return {
+        "service": "pixelmill",
+        "version": __version__,
+        "try": "/thumb/ID?w=200&h=200",
+        "parameters": "/schema",
+        "openapi": "/openapi.json",
+    }

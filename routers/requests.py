@@ -1,0 +1,79 @@
+"""What a request says, read once and in one way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from app.access import Caller
+from app.errors import InvalidRequest
+from app.service import Service
+
+T = TypeVar("T")
+
+_MAX_PARAMETERS: Final = 100
+OWN_PARAMETERS: Final = ("url", "v", "sig", "exp")
+"""Parameters of a request that are not a transform's."""
+
+
+class Disconnected(Exception):
+    """The client has gone: there is nobody to answer."""
+
+
+def service_of(request: Request) -> Service:
+    """The service that this application runs."""
+    service: Service = request.app.state.service
+    return service
+
+
+def pairs_of(request: Request) -> list[tuple[str, str]]:
+    """The decoded parameters of the query, in order. Raises InvalidRequest."""
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("latin-1"),
+            keep_blank_values=True,
+            max_num_fields=_MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise InvalidRequest(f"More than {_MAX_PARAMETERS} parameters") from None
+    for name in OWN_PARAMETERS:
+        if sum(given == name for given, _ in pairs) > 1:
+            raise InvalidRequest(f"{name} is given twice", param=name)
+    return pairs
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return Caller(
+        address=request.client.host if request.client else None,
+        token=token.strip() if scheme.lower() == "bearer" and token.strip() else None,
+        # Whoever passes a proxy on the same machine also comes from loopback.
+        forwarded="x-forwarded-for" in request.headers or "forwarded" in request.headers,
+    )
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """Await the work, and cancel it when the client leaves. Raises Disconnected then.
+
+    The request's body must have been read.
+    """
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Disconnected
+    finally:
+        leaving.cancel()
+        task.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,97 @@
+"""GET and HEAD /thumb: a result of an original, by id or by URL."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.admission import Lane
+from app.errors import InvalidRequest
+from app.sources import stored, web
+from app.sources.base import Ref
+from app.stores.base import check_key
+from routers import openapi
+from routers.delivery import (
+    cache_control,
+    etag_of,
+    record_hit,
+    result_response,
+    unmodified_response,
+    validator_headers,
+)
+from routers.negotiation import choose_output
+from routers.requests import caller_of, pairs_of, service_of, while_connected
+from transforms.transform import Transform
+
+router = APIRouter(tags=["results"])
+
+
+@router.api_route(
+    "/thumb/{id:path}",
+    methods=["GET", "HEAD"],
+    summary="A result of an original in the store",
+    response_class=Response,
+    responses=openapi.RESULT_RESPONSES,
+    openapi_extra=openapi.parameters("id", "v", "sig", "exp"),
+)
+async def thumb_by_id(request: Request) -> Response:
+    """Fetch the original of this id, transform it as the parameters say, and answer the result.
+
+    Unknown parameters do not matter. Without any, the original comes upright and in sRGB, in the
+    best format that the client accepts.
+    """
+    return await _thumb(request, Ref(stored.KIND, check_key(request.path_params["id"])))
+
+
+@router.api_route(
+    "/thumb",
+    methods=["GET", "HEAD"],
+    summary="A result of an original on the web",
+    response_class=Response,
+    responses=openapi.RESULT_RESPONSES,
+    openapi_extra=openapi.parameters("url", "v", "sig", "exp"),
+)
+async def thumb_by_url(request: Request) -> Response:
+    """Fetch the original from a URL on one of the allowed hosts, and answer the result."""
+    url = next((value for name, value in pairs_of(request) if name == "url"), "")
+    if not url:
+        raise InvalidRequest("Name an original: /thumb/ID, or /thumb?url=https://...", param="url")
+    return await _thumb(request, Ref(web.KIND, url))
+
+
+async def _thumb(request: Request, ref: Ref) -> Response:
+    service = service_of(request)
+    settings = service.settings
+    pairs = pairs_of(request)
+    expires = service.access.check_read(
+        caller_of(request), request.url.path, pairs, by_url=ref.kind == web.KIND
+    )
+    transform = Transform.from_query(pairs, defaults=settings.defaults)
+    accept = request.headers.get("accept", "").encode("latin-1")
+    fm, varies = choose_output(transform, accept, settings.formats)
+    transform = transform.with_output(fm, defaults=settings.defaults)
+
+    renderer = service.renderer
+    keyed = await while_connected(request, renderer.identify(ref, transform))
+    modified = keyed.identity.modified
+    headers = validator_headers(
+        etag=etag_of(keyed.key),
+        caching=cache_control(
+            settings, versioned=any(name == "v" for name, _ in pairs), expires=expires
+        ),
+        varies=varies,
+        modified=modified,
+    )
+    if response := unmodified_response(request, headers, modified):
+        return response
+
+    answer = await while_connected(request, renderer.answer(keyed, lane=Lane.INTERACTIVE))
+    headers["etag"] = etag_of(answer.rendered.key)  # it may have been replaced meanwhile
+    seconds = renderer.fresh_for(ref)
+    if expires is not None:
+        seconds = min(seconds, expires - time.time())
+    record_hit(request.app.state.hit_path, request, answer, headers, seconds=seconds)
+    return result_response(request, answer, headers)

@@ -1,0 +1,48 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import Served, serving
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of whoever runs it."""
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith(("PIXELMILL_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """The folder of real and hostile images, which a clone of this project alone does not have."""
+    folder = SHARED / "fixtures"
+    if not folder.is_dir():
+        pytest.skip("the collection of real images is not beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start services: `serve(queue_interactive=5)`. Originals and results are in `tmp_path`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Served:
+            folders = {
+                "originals": f"file:{tmp_path / 'originals'}",
+                "results": f"file:{tmp_path / 'results'}",
+            }
+            return stack.enter_context(serving(**{**folders, **options}))
+
+        yield start
