@@ -200,6 +200,7 @@ class Renderer:
         result = await self._engine.run(data, work, ticket)
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
+        self._metrics.rendered_bytes.inc(len(data))
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
         rendered = Rendered(
             key=keyed.key,

@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from app.settings import Settings
 from transforms import libvips
 
-disable_created_metrics()  # they double the size of the page and nobody asks for them
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the size of the page and nobody asks for them
 
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -114,8 +114,10 @@ class Metrics:
             ["source", "outcome"],
             registry=registry,
         )
-        self.downloaded_bytes = Counter(
-            "pixelmill_downloaded_bytes_total", "Bytes of originals received.", registry=registry
+        self.rendered_bytes = Counter(
+            "pixelmill_rendered_original_bytes_total",
+            "Bytes of the originals that were rendered.",
+            registry=registry,
         )
         self.sent_bytes = Counter(
             "pixelmill_sent_bytes_total", "Bytes of results answered.", registry=registry

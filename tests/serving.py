@@ -29,7 +29,7 @@ class Served:
         return self.client.get(path, **options)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric with these labels, summed over all others; 0 where there is none."""
+        """The sum of a metric over all label sets that hold these; 0 where there is none."""
         total = 0.0
         for family in self.app.api.state.service.metrics.registry.collect():
             for sample in family.samples:
