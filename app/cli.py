@@ -204,6 +204,48 @@ def _allocator() -> str:
     return f"system, MALLOC_ARENA_MAX={arenas}" if arenas else "system"
 
 
+@cli.command()
+def health() -> None:
+    """Exit with 0 where the service of these settings is ready: for container health checks."""
+    import urllib.request
+    from urllib.error import URLError
+
+    with _failing_plainly():
+        settings = _settings()
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - what it listens on
+        try:
+            with urllib.request.urlopen(f"http://{host}:{settings.port}/readyz", timeout=2):
+                print("ready")
+        except URLError as error:
+            print(f"not ready: {error.reason}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+
+@cli.command()
+def samples() -> None:
+    """Draw a few sample originals into the folder of originals, and print URLs to try."""
+    with _failing_plainly():
+        settings = _settings()
+        from app.samples import draw_samples
+        from app.settings import parse_place
+
+        place = parse_place(settings.originals)
+        if place.kind != "file":
+            raise ValueError("samples are drawn into a folder: set PIXELMILL_ORIGINALS=file:FOLDER")
+        draw_samples(Path(place.location))
+        base = f"http://{settings.host}:{settings.port}"
+        print("Try:")
+        for path in (
+            "/thumb/samples/landscape.jpg?w=200&h=200",
+            "/thumb/samples/landscape.jpg?w=800&h=300&fit=cover&gravity=attention",
+            "/thumb/samples/portrait-rotated.jpg?w=300",
+            "/thumb/samples/emblem.png?w=300&background=none",
+            "/thumb/samples/spinner.gif?w=120&page=3",
+            "/schema",
+        ):
+            print(f"  {base}{path}")
+
+
 @cli.command(name="openapi")
 def print_openapi() -> None:
     """Print the OpenAPI document."""

@@ -31,6 +31,15 @@ Error: Final = pyvips.Error
 Image = pyvips.Image
 
 
+class MetadataType:
+    """The types of an image's metadata fields, for `Image.set_type`."""
+
+    INTEGER: Final = pyvips.GValue.gint_type
+    INTEGERS: Final = pyvips.GValue.array_int_type
+    TEXT: Final = pyvips.GValue.gstr_type
+    BYTES: Final = pyvips.GValue.blob_type
+
+
 def require_supported_version(version: tuple[int, int, int] = VERSION) -> None:
     """Raise RuntimeError where the libvips that was loaded is older than `OLDEST`.
 
