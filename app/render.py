@@ -95,6 +95,8 @@ class Renderer:
         self._identifying: Flights[Ref, Identity] = Flights()
         self._fetching: Flights[tuple[Ref, str], bytes] = Flights()
         self._rendering: Flights[str, tuple[Rendered, Timings]] = Flights()
+        self._to_keep: dict[str, Ref] = {}
+        """Renders under way whose results may be kept: a purge takes its original's out."""
 
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
         """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`)."""
@@ -127,6 +129,7 @@ class Renderer:
     async def purge(self, ref: Ref) -> int:
         """Remove every result of an original from every tier of this replica."""
         self.forget(ref)
+        self._to_keep = {key: of for key, of in self._to_keep.items() if of != ref}
         return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
 
     def fresh_for(self, ref: Ref) -> float:
@@ -178,15 +181,20 @@ class Renderer:
 
     async def _render(self, keyed: Keyed, lane: Lane) -> tuple[Rendered, Timings]:
         timings = Timings()
+        self._to_keep[keyed.key] = keyed.identity.ref
         try:
-            return await self._render_measured(keyed, lane, timings), timings
+            rendered = await self._render_measured(keyed, lane, timings)
         except Exception as error:
             problem = problem_of(error)
             self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
+            keep = self._to_keep.pop(keyed.key, None) is not None
             for stage, seconds in timings.items():
                 self._metrics.stage_seconds.labels(stage).observe(seconds)
+        if keep:
+            self._keep(rendered, keyed.fm)
+        return rendered, timings
 
     async def _render_measured(self, keyed: Keyed, lane: Lane, timings: Timings) -> Rendered:
         # Where the queue is full already, nothing is downloaded in vain.
@@ -202,17 +210,18 @@ class Renderer:
         timings.add("encode", result.encode_seconds)
         self._metrics.rendered_bytes.inc(len(data))
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
-        rendered = Rendered(
+        return Rendered(
             key=keyed.key,
             ref=keyed.identity.ref,
             data=result.data,
             format=result.format,
             modified=keyed.identity.modified,
         )
+
+    def _keep(self, rendered: Rendered, fm: str) -> None:
         self._memory_tier.put(rendered)
-        if keyed.identity.ref.kind != UPLOAD:
-            self._stored_tier.put_later(rendered, keyed.fm)
-        return rendered
+        if rendered.ref.kind != UPLOAD:
+            self._stored_tier.put_later(rendered, fm)
 
     async def _fetch(self, identity: Identity) -> bytes:
         if identity.body is not None:

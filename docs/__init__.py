@@ -1,0 +1,1 @@
+"""What is written about the service, and what writes it."""

@@ -1,0 +1,83 @@
+"""Writes the README's generated tables: `make docs`. A test holds them against the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from app import errors
+from app.settings import PREFIX, Settings
+from transforms import errors as transform_errors
+from transforms.options import OPTIONS
+
+README: Final = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def parameters() -> str:
+    """The table of transform parameters."""
+    rows = ["| parameter | value | default | what it does |", "|---|---|---|---|"]
+    for option in OPTIONS:
+        names = ", ".join(f"`{name}`" for name in (option.name, *option.aliases))
+        default = "" if option.default is None else f"`{option.kind.show(option.default)}`"
+        rows.append(f"| {names} | {option.kind.expects} | {default} | {option.help} |")
+    return "\n".join(rows)
+
+
+def settings() -> str:
+    """The table of settings."""
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = _show(field.get_default(call_default_factory=True))
+        rows.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def problem_codes() -> str:
+    """The table of error codes."""
+    rows = ["| status | `code` | meaning |", "|---|---|---|"]
+    found = [(c.status, c.code, c.title) for c in errors.ServiceError.__subclasses__()]
+    for kind in transform_errors.TransformError.__subclasses__():
+        problem = errors.problem_of(
+            kind("", "") if kind is transform_errors.InvalidOption else kind("")
+        )
+        if problem is not None:
+            found.append((problem.status, problem.code, problem.title))
+    rows += [f"| {status} | `{code}` | {title} |" for status, code, title in sorted(set(found))]
+    return "\n".join(rows)
+
+
+TABLES: Final = {
+    "parameters": parameters,
+    "settings": settings,
+    "errors": problem_codes,
+}
+
+
+def fill(text: str) -> str:
+    """The README's text with each table in its place."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no place for the table of {name}")
+        filled = f"{begin}\n{table()}\n{end}"
+        text = pattern.sub(lambda _, filled=filled: filled, text)
+    return text
+
+
+def _show(value: Any) -> str:
+    if value in ((), "", PydanticUndefined) or isinstance(value, SecretStr):
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+if __name__ == "__main__":
+    README.write_text(fill(README.read_text()))
