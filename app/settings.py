@@ -263,7 +263,8 @@ def load_settings(**overrides: Any) -> Settings:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in (*os.environ, *dotenv_values(".env")):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
-            meant = nearest(name, [setting.lower() for setting in sorted(known)])
-            hint = f"; did you mean {meant.upper()}?" if meant else ""
+            words = [setting.removeprefix(PREFIX).lower() for setting in sorted(known)]
+            meant = nearest(name[len(PREFIX) :], words)
+            hint = f"; did you mean {PREFIX}{meant.upper()}?" if meant else ""
             raise ValueError(f"{name} is not a setting{hint}")
     return Settings(**overrides)

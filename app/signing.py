@@ -48,7 +48,8 @@ class Signer:
             pairs.append(("exp", str(expires)))
         signature = f"{kid}.{_digest(secret, unquote(parts.path), pairs)}"
         query = urlencode([*pairs, ("sig", signature)], quote_via=quote, safe=",:/.")
-        return urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
+        path = quote(unquote(parts.path))
+        return urlunsplit((parts.scheme, parts.netloc, path, query, parts.fragment))
 
     def verify(self, path: str, pairs: Iterable[tuple[str, str]]) -> int | None:
         """Check the signature of a decoded path and decoded parameters.
