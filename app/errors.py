@@ -13,6 +13,7 @@
     ├── SignatureInvalid       403  missing, wrong or expired
     ├── Unauthorised           401  a bearer token is needed
     ├── Overloaded             503  the queue is longer than this class of request waits
+    ├── UploadTimeout          408  the client did not send the body in time
     ├── RenderTimeout          504  the render took longer than it may
     └── ShuttingDown           503  the replica is going away
 
@@ -130,6 +131,12 @@ class Overloaded(ServiceError):
     """Waiting would take longer than this class of request waits."""
 
     status, code, title = 503, "overloaded", "Too busy"
+
+
+class UploadTimeout(ServiceError):
+    """The client did not send the body in time."""
+
+    status, code, title = 408, "upload_timeout", "The upload took too long"
 
 
 class RenderTimeout(ServiceError):

@@ -69,7 +69,7 @@ def serve(settings: Settings) -> None:
     _bound_arenas()
     app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        app.hit_path,
         host=settings.host,
         port=settings.port,
         timeout_keep_alive=int(settings.keep_alive),

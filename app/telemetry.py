@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
@@ -48,12 +48,27 @@ class _LibvipsCollector(Collector):
             yield GaugeMetricFamily(f"pixelmill_libvips_{name}", text, value=value)
 
 
+class _BeforeCollecting(Collector):
+    """Lets others bring their counters up to date when the metrics are asked for."""
+
+    def __init__(self) -> None:
+        self.actions: list[Callable[[], None]] = []
+
+    def collect(self) -> Iterator[Metric]:
+        for action in self.actions:
+            action()
+        return iter(())
+
+
 class Metrics:
     """Every metric of the service, in a registry of its own."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        before = _BeforeCollecting()
+        registry.register(before)  # first, so that it is collected first
+        self.before_collecting = before.actions
         self.requests = Counter(
             "pixelmill_requests_total", "Requests answered.", ["route", "status"], registry=registry
         )

@@ -20,7 +20,7 @@ from routers.problems import CLIENT_CLOSED, internal_problem, problem_response
 log = structlog.get_logger(__name__)
 
 _GIVEN_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PROCESS: Final = secrets.token_hex(6)
+_PROCESS: Final = secrets.token_hex(6).encode()
 _NUMBERS: Final = itertools.count(1)
 
 COMMON_HEADERS: Final = (
@@ -28,20 +28,15 @@ COMMON_HEADERS: Final = (
     (b"content-security-policy", b"default-src 'none'; sandbox"),
     (b"cross-origin-resource-policy", b"cross-origin"),
     (b"access-control-allow-origin", b"*"),
-    (
-        b"access-control-expose-headers",
-        b"ETag, Server-Timing, Cache-Status, X-Request-ID, Retry-After",
-    ),
     (b"timing-allow-origin", b"*"),
-    (b"referrer-policy", b"no-referrer"),
 )
 
 
-def request_id(given: bytes | None) -> str:
+def request_id(given: bytes | None) -> bytes:
     """The client's request id where it is a plain token, else a new one."""
     if given is not None and _GIVEN_ID.fullmatch(given):
-        return given.decode()
-    return f"{_PROCESS}-{next(_NUMBERS):x}"
+        return given
+    return b"%b-%x" % (_PROCESS, next(_NUMBERS))
 
 
 class Envelope:
@@ -59,7 +54,7 @@ class Envelope:
             return
         began = perf_counter()
         given = next((v for n, v in scope["headers"] if n == b"x-request-id"), None)
-        scope["request_id"] = request_id(given)
+        scope["request_id"] = request_id(given).decode()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
         status = 0

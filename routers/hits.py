@@ -14,7 +14,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.cache import MemoryTier
@@ -50,20 +49,24 @@ class HitPath:
         self._app = app
         self._shortcuts: OrderedDict[_Key, Shortcut] = OrderedDict()
         self._memory_tier: MemoryTier | None = None
-        self._counters: dict[tuple[str, int], Counter] = {}
-        self._hits: Counter | None = None
-        self._sent: Counter | None = None
+        # Plain numbers, which the metrics fetch when they are asked for: a counter with its lock
+        # is a tenth of what a hit costs.
+        self._answered: dict[tuple[str, int], int] = {}
+        self._sent = 0
 
     def open(self, memory_tier: MemoryTier, metrics: Metrics) -> None:
         """Begin to answer from a memory tier."""
         self._memory_tier = memory_tier
-        self._counters = {
-            (route, status): metrics.requests.labels(route, str(status))
-            for route in _ROUTES
-            for status in (200, 304)
-        }
-        self._hits = metrics.results.labels("memory")
-        self._sent = metrics.sent_bytes
+
+        def count() -> None:
+            answered, self._answered = self._answered, {}
+            sent, self._sent = self._sent, 0
+            for (route, status), number in answered.items():
+                metrics.requests.labels(route, str(status)).inc(number)
+                metrics.results.labels("memory").inc(number)
+            metrics.sent_bytes.inc(sent)
+
+        metrics.before_collecting.append(count)
 
     def close(self) -> None:
         """Answer nothing any more: every request takes the long way."""
@@ -117,11 +120,10 @@ class HitPath:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [*headers, (b"x-request-id", request_id(given).encode())],
+                "headers": [*headers, (b"x-request-id", request_id(given))],
             }
         )
         await send({"type": "http.response.body", "body": body})
-        self._counters[_ROUTES[scope["raw_path"] != b"/thumb"], status].inc()
-        if self._hits is not None and self._sent is not None:
-            self._hits.inc()
-            self._sent.inc(len(body))
+        counted = (_ROUTES[scope["raw_path"] != b"/thumb"], status)
+        self._answered[counted] = self._answered.get(counted, 0) + 1
+        self._sent += len(body)

@@ -9,22 +9,26 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
+import structlog
 from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import OriginalMissing, SourceTimeout
+from app.errors import OriginalMissing, ServiceError, UploadTimeout
 from app.service import Service
 from app.sources import stored
 from app.sources.base import Ref, receive
 from app.stores.base import Reading, check_key
 from routers import openapi
 from routers.conditional import ByteRange, Unsatisfiable, http_date, is_unmodified, parse_range
+from routers.methods import get_and_head
 from routers.requests import caller_of, pairs_of, service_of
 from transforms.errors import TransformError
 from transforms.formats import SNIFFED_BYTES, sniff
 from transforms.inspect import Header, look
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/images", tags=["originals"])
 
@@ -68,7 +72,7 @@ _KEPT: Final[dict[str, Any]] = {
     responses={
         200: {**_KEPT, "description": "An original was replaced, and its results removed"},
         201: _KEPT,
-        **openapi.problems(400, 401, 409, 413, 415, 422, 502, 504),
+        **openapi.problems(400, 401, 408, 409, 413, 415, 422, 502, 504),
     },
     openapi_extra=UPLOAD_BODY,
 )
@@ -89,7 +93,7 @@ async def put_image(id: Id, request: Request) -> Response:  # noqa: A002 - the p
     responses={
         200: {**_KEPT, "description": "This very original was there already"},
         201: _KEPT,
-        **openapi.problems(400, 401, 409, 413, 415, 422, 502, 504),
+        **openapi.problems(400, 401, 408, 409, 413, 415, 422, 502, 504),
     },
     openapi_extra=UPLOAD_BODY,
 )
@@ -104,9 +108,9 @@ async def post_image(request: Request) -> Response:
     return await _keep(service, key, data, header, created=True)
 
 
-@router.api_route(
+@get_and_head(
+    router,
     "/{id:path}",
-    methods=["GET", "HEAD"],
     summary="An original as it was kept",
     response_class=Response,
     responses={
@@ -201,12 +205,15 @@ class _OriginalResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            async for chunk in reading.chunks:
-                try:
+            try:
+                async for chunk in reading.chunks:
                     async with asyncio.timeout(_SEND_TIMEOUT):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                except TimeoutError:
-                    raise SourceTimeout("The client stopped reading") from None
+            except (ServiceError, TimeoutError) as error:
+                # The answer has begun. Ending it here, short of its length, cuts the connection:
+                # the client knows that it has not got all.
+                log.warning("original_cut", id=self._key, error=str(error) or "stalled reader")
+                return
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -233,7 +240,9 @@ async def receive_upload(service: Service, request: Request) -> tuple[bytes, Hea
         ):
             data = await receive(_body(request), cap=cap, limits=settings.limits)
     except TimeoutError:
-        raise SourceTimeout("The upload took too long") from None
+        raise UploadTimeout(
+            f"The body did not arrive within {settings.upload_timeout:g} s"
+        ) from None
     header = await asyncio.to_thread(look, data)
     settings.limits.check_original(header, page=0)
     return data, header

@@ -77,6 +77,7 @@ _MEANINGS: Final = {
     401: "A bearer token is needed",
     403: "The signature is not valid, or the source is not allowed",
     404: "There is no such original",
+    408: "The body did not arrive in time",
     409: "The original changes while it is read, or its id collides with another",
     413: "The original is too large",
     415: "The original is of no supported format",

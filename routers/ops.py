@@ -10,19 +10,21 @@ from starlette.responses import JSONResponse, Response
 
 from app import __version__
 from routers import openapi
+from routers.methods import get_and_head
 from routers.requests import service_of
 from transforms import libvips
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/livez", summary="Whether the process answers")
+@get_and_head(router, "/livez", summary="Whether the process answers")
 async def livez() -> dict[str, str]:
     """Restart the process when this fails. It depends on nothing else."""
     return {"status": "alive"}
 
 
-@router.get(
+@get_and_head(
+    router,
     "/readyz",
     summary="Whether to send requests here",
     responses={
@@ -50,7 +52,9 @@ async def readyz(request: Request) -> Response:
     )
 
 
-@router.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response)
+@get_and_head(
+    router, "/metrics", summary="Metrics in Prometheus' text format", response_class=Response
+)
 async def metrics(request: Request) -> Response:
     """Counters, gauges and histograms; see the README for what they mean."""
     return Response(
@@ -59,7 +63,7 @@ async def metrics(request: Request) -> Response:
     )
 
 
-@router.get("/schema", summary="Every transform parameter")
+@get_and_head(router, "/schema", summary="Every transform parameter")
 async def schema(request: Request) -> dict[str, Any]:
     """The option table: names, ranges, defaults and help, for tools that build URLs."""
     return {
@@ -68,7 +72,7 @@ async def schema(request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/", summary="What this is")
+@get_and_head(router, "/", summary="What this is")
 async def index() -> dict[str, Any]:
     """A signpost for whoever opens the service in a browser."""
     return {

@@ -22,6 +22,7 @@ from routers.delivery import (
     unmodified_response,
     validator_headers,
 )
+from routers.methods import get_and_head
 from routers.negotiation import choose_output
 from routers.requests import caller_of, pairs_of, service_of, while_connected
 from transforms.transform import Transform
@@ -29,9 +30,9 @@ from transforms.transform import Transform
 router = APIRouter(tags=["results"])
 
 
-@router.api_route(
+@get_and_head(
+    router,
     "/thumb/{id:path}",
-    methods=["GET", "HEAD"],
     summary="A result of an original in the store",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
@@ -46,9 +47,9 @@ async def thumb_by_id(request: Request) -> Response:
     return await _thumb(request, Ref(stored.KIND, check_key(request.path_params["id"])))
 
 
-@router.api_route(
+@get_and_head(
+    router,
     "/thumb",
-    methods=["GET", "HEAD"],
     summary="A result of an original on the web",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,

@@ -23,7 +23,7 @@ router = APIRouter(tags=["results"])
     response_class=Response,
     responses={
         200: openapi.RESULT_RESPONSES[200],
-        **openapi.problems(400, 401, 413, 415, 422, 503, 504),
+        **openapi.problems(400, 401, 408, 413, 415, 422, 503, 504),
     },
     openapi_extra={**openapi.parameters(), **UPLOAD_BODY},
 )
