@@ -30,14 +30,16 @@ class Header:
     interpretation: str
 
 
-def look(data: bytes) -> Header:
-    """Read the header of a complete file. Decodes nothing.
+def look(data: bytes, *, page: int = 0) -> Header:
+    """Read the header of a complete file, as one of its pages has it. Decodes nothing.
 
     Raises BrokenImage, UnsupportedFormat.
     """
     image_format = formats.sniff(data[: formats.SNIFFED_BYTES])
     try:
-        image = libvips.Image.new_from_buffer(data, "", access="sequential")
+        image = libvips.Image.new_from_buffer(
+            data, f"[page={page}]" if page else "", access="sequential"
+        )
     except libvips.Error as error:
         raise broken(image_format, error) from None
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1

@@ -99,6 +99,9 @@ def prepare(data: bytes, transform: Transform, limits: Limits) -> Work:
     """
     header = look(data)
     limits.check_original(header, page=transform.page)
+    if transform.page:
+        header = look(data, page=transform.page)  # pages may differ in size
+        limits.check_size(header.size)
     plan = geometry.plan(header.size, transform, orientation=header.orientation)
     limits.check_result(plan)
     return Work(header=header, transform=transform, plan=plan)
