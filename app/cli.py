@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -244,15 +243,6 @@ def samples() -> None:
             "/schema",
         ):
             print(f"  {base}{path}")
-
-
-@cli.command(name="openapi")
-def print_openapi() -> None:
-    """Print the OpenAPI document."""
-    from app.main import create_app
-
-    with _failing_plainly():
-        print(json.dumps(create_app(_settings()).api.openapi(), indent=2))
 
 
 if __name__ == "__main__":

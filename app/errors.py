@@ -14,8 +14,7 @@
     ├── Unauthorised           401  a bearer token is needed
     ├── Overloaded             503  the queue is longer than this class of request waits
     ├── UploadTimeout          408  the client did not send the body in time
-    ├── RenderTimeout          504  the render took longer than it may
-    └── ShuttingDown           503  the replica is going away
+    └── RenderTimeout          504  the render took longer than it may
 
 Errors of `transforms` join by `problem_of`. A `code` is stable: clients may rely on it.
 """
@@ -143,12 +142,6 @@ class RenderTimeout(ServiceError):
     """The render took longer than it may."""
 
     status, code, title = 504, "render_timeout", "The render took too long"
-
-
-class ShuttingDown(ServiceError):
-    """The replica is going away."""
-
-    status, code, title = 503, "shutting_down", "Shutting down"
 
 
 @dataclass(frozen=True, slots=True)

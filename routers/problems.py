@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.errors import Problem, ServiceError, problem_of
 from routers.requests import Disconnected
@@ -53,6 +55,15 @@ def problem_response(problem: Problem, *, request_id: str) -> Response:
     )
 
 
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """Every method that some route takes at this path (RFC 9110, 10.2.1)."""
+    found: set[str] = set()
+    for route in app.routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
+
+
 def internal_problem() -> Problem:
     """What a client is told of a defect of ours: nothing but that it is one."""
     return Problem(
@@ -87,6 +98,8 @@ def install(app: FastAPI) -> None:
             request_id=request.scope.get("request_id", ""),
         )
         response.headers.update(getattr(error, "headers", None) or {})
+        if status == 405:
+            response.headers["allow"] = ", ".join(_methods(app, request.scope))
         return response
 
     async def on_validation(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from transforms.errors import InvalidOption
-from transforms.options import BY_NAME, BY_SPELLING, MAX_SIDE, OPTIONS, Option
+from transforms.options import BY_SPELLING, MAX_SIDE, OPTIONS, Option
 from transforms.values import (
     COMPASS,
     BadValue,
@@ -159,9 +159,8 @@ class Transform:
     def with_output(self, fm: str, *, defaults: Defaults | None = None) -> Transform:
         """This transform with its output settled: a row of `OUTPUTS`, `auto` or `same`."""
         background = self.background
-        if fm in ("jpeg", "same") and background is None and defaults is not None:
-            # JPEG holds no transparency: the service's own colour shines through then.
-            background = defaults.background if fm == "jpeg" else None
+        if fm == "jpeg" and background is None and defaults is not None:
+            background = defaults.background  # JPEG holds no transparency: this shines through
         return replace(self, fm=fm, auto="format", background=background)
 
     @property
@@ -233,8 +232,3 @@ _TABLE_DEFAULTS: Final = {option.field: option.default for option in OPTIONS}
 
 if {field.name for field in fields(Transform)} != set(_TABLE_DEFAULTS):
     raise AssertionError("Transform and the table of options differ")
-
-ORIGINAL_SIZE: Final = Transform.from_query("")
-"""The transform that asks for nothing: upright, in sRGB, in the format that is negotiated."""
-
-__all__ = ["BY_NAME", "ORIGINAL_SIZE", "Defaults", "Transform"]

@@ -254,7 +254,12 @@ class ColourKind:
         return digits if value.opaque else f"{digits}{value.alpha:02x}"
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "maxLength": 64}
+        return {
+            "type": "string",
+            "maxLength": 64,
+            "pattern": r"^(#?([0-9a-fA-F]{3}|[0-9a-fA-F]{4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})"
+            r"|rgba?\([0-9., %]+\)|[A-Za-z]+)$",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +339,12 @@ class GravityKind:
         return f"{show_decimal(value.x)},{show_decimal(value.y)}"
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "maxLength": 32}
+        return {
+            "anyOf": [
+                {"type": "string", "enum": [*COMPASS, *_GRAVITY_ALIASES, *INTERESTS]},
+                {"type": "string", "pattern": r"^(0(\.\d{1,6})?|1),(0(\.\d{1,6})?|1)$"},
+            ]
+        }
 
 
 @dataclass(frozen=True, slots=True)
