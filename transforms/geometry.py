@@ -6,7 +6,7 @@ is rounded up, and no side is ever less than 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
@@ -153,7 +153,9 @@ def plan(stored: Size, transform: Transform, *, orientation: int = 1) -> Plan:
 
     unbounded = _compose(picture, transform, Fraction(1))
     shrink = _bound(unbounded.result, transform)
-    composed = unbounded if shrink == 1 else _compose(picture, transform, shrink)
+    composed = unbounded
+    if shrink != 1:
+        composed = _trim_padding(_compose(picture, transform, shrink), transform)
 
     region = laid.undo(crop, stored)
     return Plan(
@@ -228,7 +230,7 @@ def _compose(picture: Size, transform: Transform, shrink: Fraction) -> _Composit
         canvas = Size(_side(extent.width * dpr * shrink), _side(extent.height * dpr * shrink))
         window = Size(min(window.width, canvas.width), min(window.height, canvas.height))
 
-    padding = _pad(transform, dpr * shrink, canvas)
+    padding = _pad(transform, dpr * shrink)
     return _Composition(
         scaled=scaled,
         window=window,
@@ -281,19 +283,32 @@ def _bound(result: Size, transform: Transform) -> Fraction:
     return shrink
 
 
-def _pad(transform: Transform, scale: Fraction, canvas: Size) -> Sides:
+def _pad(transform: Transform, scale: Fraction) -> Sides:
     sides = transform.padding
-    top, right, bottom, left = (
-        _round(side * scale) for side in (sides.top, sides.right, sides.bottom, sides.left)
+    return Sides(
+        *(_round(side * scale) for side in (sides.top, sides.right, sides.bottom, sides.left))
     )
-    # Three lengths that were each rounded up may exceed the bound together: the far side gives.
-    if transform.max_w is not None:
-        limit = _side(transform.max_w * Fraction(transform.dpr))
-        right = min(right, max(0, limit - canvas.width - left))
-    if transform.max_h is not None:
-        limit = _side(transform.max_h * Fraction(transform.dpr))
-        bottom = min(bottom, max(0, limit - canvas.height - top))
-    return Sides(top, right, bottom, left)
+
+
+def _trim_padding(composed: _Composition, transform: Transform) -> _Composition:
+    """Take back what lengths that were each rounded up exceed max-w and max-h by."""
+    padding, canvas = composed.padding, composed.canvas
+    left, right = _share(padding.left, padding.right, canvas.width, transform.max_w, transform.dpr)
+    top, bottom = _share(padding.top, padding.bottom, canvas.height, transform.max_h, transform.dpr)
+    return replace(
+        composed,
+        padding=Sides(top, right, bottom, left),
+        result=Size(canvas.width + left + right, canvas.height + top + bottom),
+    )
+
+
+def _share(near: int, far: int, middle: int, bound: int | None, dpr: Decimal) -> tuple[int, int]:
+    """Two paddings round a middle, within a bound: the far one gives first."""
+    if bound is None:
+        return near, far
+    room = max(0, _side(bound * Fraction(dpr)) - middle)
+    near = min(near, room)
+    return near, min(far, room - near)
 
 
 def _place_window(scaled: Size, window: Size, gravity: Gravity) -> Box:

@@ -37,6 +37,7 @@ class MetadataType:
     INTEGER: Final = pyvips.GValue.gint_type
     INTEGERS: Final = pyvips.GValue.array_int_type
     TEXT: Final = pyvips.GValue.gstr_type
+    BYTES: Final = pyvips.GValue.blob_type
 
 
 def require_supported_version(version: tuple[int, int, int] = VERSION) -> None:

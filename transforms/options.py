@@ -289,6 +289,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
 )
 
+BY_NAME: Final[Mapping[str, Option]] = {o.name: o for o in OPTIONS}
 BY_SPELLING: Final[Mapping[str, Option]] = {s: o for o in OPTIONS for s in o.spellings}
 
 if len(BY_SPELLING) != sum(len(option.spellings) for option in OPTIONS):

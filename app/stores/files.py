@@ -33,7 +33,10 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opening a FIFO that somebody put there must not block.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _TEMPORARY: Final = ".pixelmill-"
-_CONFLICTS: Final = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
+_CONFLICTS: Final = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_ABSENT: Final = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENXIO, *_CONFLICTS)
+_TRIES: Final = 20
+"""How often a write begins anew whose folder somebody removed meanwhile, for being empty."""
 
 
 class FileStore:
@@ -56,7 +59,7 @@ class FileStore:
     async def read(
         self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[Reading]:
-        descriptor = await _in_thread(lambda: self._open(key), key)
+        descriptor = await self._open_later(key)
         try:
             found = _stat(key, os.fstat(descriptor))
             if version is not None and found.version != version:
@@ -78,6 +81,7 @@ class FileStore:
                 os.unlink(name, dir_fd=folder)
             finally:
                 os.close(folder)
+            self._remove_empty(folders)
 
         with suppress(OriginalMissing):
             await _in_thread(remove, key)
@@ -95,6 +99,7 @@ class FileStore:
                 shutil.rmtree(name, dir_fd=folder)
             finally:
                 os.close(folder)
+            self._remove_empty(folders)
             return count
 
         try:
@@ -104,10 +109,7 @@ class FileStore:
 
     async def probe(self) -> None:
         def attempt() -> None:
-            try:
-                self._root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreMisconfigured(f"The folder cannot be used: {error.strerror}") from None
+            self._make_root()
             if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
                 raise StoreMisconfigured("The folder cannot be read and written")
 
@@ -119,7 +121,7 @@ class FileStore:
     def _walk(self, folders: list[str], *, create: bool = False) -> int:
         """A descriptor of a folder beneath the root."""
         if create:
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._make_root()
         here = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in folders:
             try:
@@ -131,6 +133,35 @@ class FileStore:
                 os.close(here)
             here = inner
         return here
+
+    def _make_root(self) -> None:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreMisconfigured(f"The folder cannot be used: {error.strerror}") from None
+
+    def _remove_empty(self, folders: list[str]) -> None:
+        """Remove folders that hold nothing any more: their names are free for originals again."""
+        for depth in range(len(folders), 0, -1):
+            try:
+                above = self._walk(folders[: depth - 1])
+            except OSError:
+                return
+            try:
+                os.rmdir(folders[depth - 1], dir_fd=above)
+            except OSError:
+                return  # something is in it
+            finally:
+                os.close(above)
+
+    async def _open_later(self, key: str) -> int:
+        """Open in a thread. Whoever leaves meanwhile leaves no descriptor behind."""
+        opening = asyncio.ensure_future(_in_thread(lambda: self._open(key), key))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
 
     def _open(self, key: str) -> int:
         *folders, name = key.split("/")
@@ -145,6 +176,12 @@ class FileStore:
         return descriptor
 
     def _write(self, key: str, data: bytes) -> Stat:
+        for _ in range(_TRIES):
+            with suppress(FileNotFoundError):
+                return self._write_once(key, data)
+        return self._write_once(key, data)
+
+    def _write_once(self, key: str, data: bytes) -> Stat:
         *folders, name = key.split("/")
         folder = self._walk(folders, create=True)
         temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
@@ -163,7 +200,8 @@ class FileStore:
                     written = os.fstat(file.fileno())
                 os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
-                os.unlink(temporary, dir_fd=folder)
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
                 raise
             os.fsync(folder)
         finally:
@@ -181,10 +219,18 @@ def _stat(key: str, found: os.stat_result) -> Stat:
     )
 
 
+def _close_opened(opening: asyncio.Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
+
+
 async def _chunks(descriptor: int, key: str, start: int, end: int) -> AsyncIterator[bytes]:
     at = start
     while at < end:
-        chunk = await asyncio.to_thread(os.pread, descriptor, min(4 * CHUNK, end - at), at)
+        try:
+            chunk = await asyncio.to_thread(os.pread, descriptor, min(4 * CHUNK, end - at), at)
+        except OSError as error:
+            raise SourceFailed(f"The file system failed: {error.strerror}") from None
         if not chunk:
             raise SourceFailed(f"{key} became shorter while it was read")
         at += len(chunk)
@@ -205,6 +251,6 @@ async def _in_thread(work: Callable[[], T], key: str, *, conflict: bool = False)
             raise KeyConflict(
                 f"{key!r} cannot be kept: a part of it is a file, a folder or a link"
             ) from None
-        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, *_CONFLICTS):
+        if error.errno in _ABSENT:
             raise OriginalMissing(f"There is no original {key!r}") from None
         raise SourceFailed(f"The file system failed: {error.strerror}") from None

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,11 +23,16 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     HTTPClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ReadTimeoutError,
 )
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
 
 from app.errors import (
+    InvalidRequest,
     OriginalChanged,
     OriginalMissing,
     ServiceError,
@@ -35,12 +40,12 @@ from app.errors import (
     SourceTimeout,
     StoreMisconfigured,
 )
-from app.stores.base import CHUNK, Reading, Stat
+from app.stores.base import CHUNK, MAX_KEY, Reading, Stat
 
 _BATCH: Final = 1000
 """Keys of one DeleteObjects call: the most that S3 takes."""
 _BUCKET_SEEN_FOR: Final = 60.0
-_FAILURES: Final = (ClientError, BotoCoreError, aiohttp.ClientError, TimeoutError, OSError)
+_FAILURES: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,10 @@ class S3Options:
     addressing: str = "auto"
     deadline: float = 30.0
     """For one call without its body, all attempts together."""
+
+
+class _OutOfRange(SourceFailed):
+    """The range begins where the object has ended."""
 
 
 class S3Store:
@@ -70,7 +79,7 @@ class S3Store:
 
     async def stat(self, key: str) -> Stat:
         try:
-            answer = await self._call("head_object", key, Key=self._prefix + key)
+            answer = await self._call("head_object", key, Key=self._name(key))
         except OriginalMissing:
             # A HEAD has no body: a missing bucket and a missing key look the same.
             await self._require_bucket()
@@ -81,24 +90,35 @@ class S3Store:
     async def read(
         self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[Reading]:
-        options: dict[str, Any] = {"Key": self._prefix + key}
+        if stop is not None and stop <= start:
+            yield await self._read_nothing(key, version)
+            return
+        options: dict[str, Any] = {"Key": self._name(key)}
         if version is not None:
             options["IfMatch"] = f'"{version}"'
         if start or stop is not None:
             options["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        answer = await self._call("get_object", key, **options)
+        try:
+            answer = await self._call("get_object", key, **options)
+        except _OutOfRange:
+            yield await self._read_nothing(key, version)
+            return
+        if "Range" in options and "ContentRange" not in answer:
+            answer["Body"].close()
+            raise SourceFailed("The object store answered the whole instead of a range")
         # An abandoned body keeps its connection for ever: it is closed on every way out.
         async with answer["Body"] as body:
             yield Reading(stat=_stat(key, answer), chunks=_chunks(body, key, answer))
 
     async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
         answer = await self._call(
-            "put_object", key, Key=self._prefix + key, Body=data, ContentType=content_type
+            "put_object", key, Key=self._name(key), Body=data, ContentType=content_type
         )
         return Stat(key=key, version=answer["ETag"].strip('"'), size=len(data), modified=None)
 
     async def delete(self, key: str) -> None:
-        await self._call("delete_object", key, Key=self._prefix + key)
+        with suppress(OriginalMissing):
+            await self._call("delete_object", key, Key=self._name(key))
 
     async def delete_prefix(self, prefix: str) -> int:
         count = 0
@@ -131,6 +151,21 @@ class S3Store:
         await self._stack.aclose()
         self._client = None
 
+    def _name(self, key: str) -> str:
+        """The key in the bucket."""
+        name = self._prefix + key
+        if len(name.encode()) > MAX_KEY:
+            room = MAX_KEY - len(self._prefix.encode())
+            raise InvalidRequest(f"id has more than {room} bytes", param="id")
+        return name
+
+    async def _read_nothing(self, key: str, version: str | None) -> Reading:
+        """A range that holds no byte, of an object that is there all the same."""
+        found = await self.stat(key)
+        if version is not None and found.version != version:
+            raise OriginalChanged(f"{key!r} was replaced")
+        return Reading(stat=found, chunks=_no_chunks())
+
     async def _require_bucket(self) -> None:
         if time.monotonic() - self._bucket_seen < _BUCKET_SEEN_FOR:
             return
@@ -141,8 +176,8 @@ class S3Store:
         self._bucket_seen = time.monotonic()
 
     async def _call(self, operation: str, key: str, **arguments: Any) -> Any:
-        client = await self._open()
         with _translated(key):
+            client = await self._open()
             async with asyncio.timeout(self._options.deadline):
                 return await getattr(client, operation)(Bucket=self._bucket, **arguments)
 
@@ -151,23 +186,28 @@ class S3Store:
             return self._client
         async with self._opening:
             if self._client is None:
-                self._client = await self._stack.enter_async_context(self._connect())
+                try:
+                    self._client = await self._stack.enter_async_context(self._connect())
+                except ValueError:
+                    raise StoreMisconfigured("The endpoint of S3 is not a URL") from None
                 for event in ("PutObject", "UploadPart"):
                     self._client.meta.events.register(f"before-sign.s3.{event}", _drop_expect)
             return self._client
 
     def _connect(self) -> Any:
         options = self._options
+        session = get_session()
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        # botocore itself does not read AWS_REGION.
+        region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        if not region and not endpoint:
+            raise StoreMisconfigured("Set AWS_REGION, or AWS_ENDPOINT_URL_S3")
         addressing = options.addressing
         if addressing == "auto" and endpoint:
             addressing = "path"
-        return get_session().create_client(
+        return session.create_client(
             "s3",
-            # botocore itself reads only the second of these variables.
-            region_name=os.environ.get("AWS_REGION")
-            or os.environ.get("AWS_DEFAULT_REGION")
-            or ("us-east-1" if endpoint else None),
+            region_name=region or "us-east-1",
             config=AioConfig(
                 signature_version="s3v4",
                 s3={"addressing_style": addressing},
@@ -189,6 +229,8 @@ def _drop_expect(request: Any, **_: Any) -> None:
 
 
 def _stat(key: str, answer: Any) -> Stat:
+    if "ETag" not in answer or "ContentLength" not in answer:
+        raise SourceFailed("The object store's answer lacks a length or an ETag")
     size = answer["ContentLength"]
     if content_range := answer.get("ContentRange"):
         size = int(content_range.rpartition("/")[2])
@@ -198,6 +240,11 @@ def _stat(key: str, answer: Any) -> Stat:
         size=size,
         modified=answer.get("LastModified"),
     )
+
+
+async def _no_chunks() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 async def _chunks(body: Any, key: str, answer: Any) -> AsyncIterator[bytes]:
@@ -223,25 +270,49 @@ def _translated(key: str) -> Any:
 
 def _translate(error: Exception, key: str) -> ServiceError:
     if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code = error.response.get("Error", {}).get("Code", "")
-        if code == "NoSuchBucket":
-            return StoreMisconfigured("The bucket does not exist")
-        if status == 404:
-            return OriginalMissing(f"There is no original {key!r}")
-        if status == 412:
-            return OriginalChanged(f"{key!r} was replaced")
-        if status in (401, 403):
-            return StoreMisconfigured("The object store refuses the credentials")
-        if status == 400:
-            return StoreMisconfigured("The object store does not take the request")
-        return SourceFailed(f"The object store answered {status}")
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-        return StoreMisconfigured("There are no credentials for the object store")
-    if isinstance(error, (ReadTimeoutError, ConnectTimeoutError, TimeoutError)):
-        return SourceTimeout("The object store did not answer in time")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return SourceFailed("The object store's answer was cut short")
-    if isinstance(error, (HTTPClientError, aiohttp.ClientError, OSError)):
-        return SourceFailed("The object store cannot be reached")
+        return _translate_answer(error, key)
+    for kinds, failure, detail in _OF_CLIENT:
+        if isinstance(error, kinds):
+            return failure(detail)
     return SourceFailed(f"The object store's client failed: {type(error).__name__}")
+
+
+_OF_CLIENT: Final[tuple[tuple[Any, type[ServiceError], str], ...]] = (
+    (
+        (NoCredentialsError, PartialCredentialsError),
+        StoreMisconfigured,
+        "There are no credentials for the object store",
+    ),
+    (ParamValidationError, StoreMisconfigured, "The name of the bucket is not valid"),
+    (
+        (ReadTimeoutError, ConnectTimeoutError, TimeoutError),
+        SourceTimeout,
+        "The object store did not answer in time",
+    ),
+    (aiohttp.ClientPayloadError, SourceFailed, "The object store's answer was cut short"),
+    (
+        (HTTPClientError, BotoConnectionError, aiohttp.ClientError, OSError),
+        SourceFailed,
+        "The object store cannot be reached",
+    ),
+    (ValueError, SourceFailed, "The object store's answer is not S3's"),
+)
+
+
+def _translate_answer(error: ClientError, key: str) -> ServiceError:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if error.response.get("Error", {}).get("Code") == "NoSuchBucket":
+        return StoreMisconfigured("The bucket does not exist")
+    match status:
+        case 404:
+            return OriginalMissing(f"There is no original {key!r}")
+        case 412:
+            return OriginalChanged(f"{key!r} was replaced")
+        case 416:
+            return _OutOfRange("The range lies outside the object")
+        case 401 | 403:
+            return StoreMisconfigured("The object store refuses the credentials")
+        case 400:
+            return StoreMisconfigured("The object store does not take the request")
+        case _:
+            return SourceFailed(f"The object store answered {status}")
