@@ -22,6 +22,15 @@ class Caller:
     forwarded: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What was let pass: the Unix time at which that ends, if it does, and whether the answer is
+    for everybody who asks the same, or for this caller only."""
+
+    expires: int | None
+    shared: bool
+
+
 class Access:
     """The rules of one service."""
 
@@ -33,19 +42,16 @@ class Access:
 
     def check_read(
         self, caller: Caller, path: str, pairs: Iterable[tuple[str, str]], *, by_url: bool
-    ) -> int | None:
-        """Let a GET pass, or raise SignatureInvalid.
-
-        Returns the Unix time at which the permission ends, if it does.
-        """
+    ) -> Grant:
+        """Let a GET of a decoded path and decoded parameters pass, or raise SignatureInvalid."""
         pairs = list(pairs)
         needed = self._required == "all" or (self._required == "urls" and by_url)
         given = any(name == "sig" for name, _ in pairs)
-        if given and self._signer:
-            return self._signer.verify(path, pairs)
-        if needed and not self._known(caller):
-            return self._signer.verify(path, pairs)
-        return None
+        if needed and not given and self._known(caller):
+            return Grant(expires=None, shared=False)
+        if needed or (given and self._signer):
+            return Grant(expires=self._signer.verify(path, pairs), shared=True)
+        return Grant(expires=None, shared=True)
 
     def check_write(self, caller: Caller) -> None:
         """Let an upload, deletion or transform pass, or raise Unauthorised."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from app.errors import ServiceError
 from app.telemetry import Metrics
@@ -66,12 +66,17 @@ class Downloads:
         self._metrics = metrics
 
     @asynccontextmanager
-    async def slot(self, kind: str, size: int) -> AsyncIterator[None]:
-        """Take a slot for an original of at most `size` bytes from a kind of source."""
+    async def slot(self, size: int) -> AsyncIterator[None]:
+        """Take a slot for a body of at most `size` bytes."""
         async with self._slots, self._budget.hold(size):
-            try:
-                yield
-            except (ServiceError, TransformError) as error:
-                self._metrics.downloads.labels(kind, error.code).inc()
-                raise
+            yield
+
+    @contextmanager
+    def counted(self, kind: str) -> Iterator[None]:
+        """Count how asking a kind of source ends."""
+        try:
+            yield
+        except (ServiceError, TransformError) as error:
+            self._metrics.downloads.labels(kind, error.code).inc()
+            raise
         self._metrics.downloads.labels(kind, "complete").inc()

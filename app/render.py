@@ -150,8 +150,6 @@ class Renderer:
         return await self._identifying.join(ref, ask)
 
     def _remember(self, ref: Ref, identity: Identity) -> None:
-        if self._freshness <= 0:
-            return
         until = time.monotonic() + self._freshness
         self._identities[ref] = (replace(identity, body=None), until)
         self._identities.move_to_end(ref)

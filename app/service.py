@@ -25,6 +25,8 @@ from app.stores.files import FileStore
 from app.stores.s3 import S3Options, S3Store
 from app.telemetry import Metrics
 
+_UPLOADS: Final = "upload"
+_DOWNLOADED: Final = (stored.KIND, web.KIND, _UPLOADS)
 _DOWNLOAD_SHARE: Final = 0.25
 """Of the memory, for bodies on their way. Pixels have a share of their own."""
 
@@ -41,7 +43,7 @@ class Service:
     memory_tier: MemoryTier
     stored_tier: StoredTier
     admission: Admission
-    downloads: Downloads
+    uploads: Downloads
     draining: bool = field(default=False)
 
     @property
@@ -82,18 +84,22 @@ async def open_service(
         raise ValueError("there must be a store of originals")
     results = open_store(parse_place(settings.results), settings)
     limits = settings.limits
-    downloads = Downloads(
-        slots=settings.downloads,
-        memory=int(settings.memory * _DOWNLOAD_SHARE),
-        metrics=metrics,
-    )
+    # Of each kind apart: origins that stall must not keep stored originals waiting.
+    downloads = {
+        kind: Downloads(
+            slots=settings.downloads,
+            memory=int(settings.memory * _DOWNLOAD_SHARE / len(_DOWNLOADED)),
+            metrics=metrics,
+        )
+        for kind in _DOWNLOADED
+    }
     web_source = web.WebSource(
         Guard(
             allowed=settings.allowed_sources,
             private_networks=settings.allow_private_networks,
             resolver=resolver,
         ),
-        downloads=downloads,
+        downloads=downloads[web.KIND],
         cap=int(settings.max_source_bytes),
         limits=limits,
         timeout=settings.fetch_timeout,
@@ -103,7 +109,7 @@ async def open_service(
     sources: dict[str, Source] = {
         stored.KIND: stored.StoredSource(
             originals,
-            downloads=downloads,
+            downloads=downloads[stored.KIND],
             cap=int(settings.max_source_bytes),
             limits=limits,
             timeout=settings.fetch_timeout,
@@ -153,7 +159,7 @@ async def open_service(
             memory_tier=memory_tier,
             stored_tier=stored_tier,
             admission=admission,
-            downloads=downloads,
+            uploads=downloads[_UPLOADS],
         )
     finally:
         await stored_tier.close()

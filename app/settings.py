@@ -138,7 +138,12 @@ class Settings(BaseSettings):
     memory_share: float = Field(
         0.6, gt=0, le=1, description="Share of the memory that pixels of running renders may take."
     )
-    downloads: int = Field(64, gt=0, le=1024, description="Originals downloaded at once.")
+    downloads: int = Field(
+        64,
+        gt=0,
+        le=1024,
+        description="Originals received at once, of each kind: stored, by URL, uploaded.",
+    )
 
     s3_connect_timeout: Seconds = Field(2.0, description="Time to connect to S3.")
     s3_read_timeout: Seconds = Field(10.0, description="Longest silence of S3 within an answer.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from datetime import datetime
 from typing import Final
 
 from starlette.datastructures import Headers
+
+from app.dates import parse_http_date
 
 _TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
@@ -36,10 +37,10 @@ def matches(if_none_match: str, etag: str) -> bool:
 
 def is_unmodified(headers: Headers, etag: str, modified: datetime | None) -> bool:
     """Whether the client has this representation already, so that 304 answers it."""
-    if_none_match = headers.get("if-none-match")
-    if if_none_match is not None:
-        return matches(if_none_match, etag)
-    since = _date(headers.get("if-modified-since"))
+    tags = headers.getlist("if-none-match")  # a list may come in several lines
+    if tags:
+        return matches(", ".join(tags), etag)
+    since = parse_http_date(headers.get("if-modified-since"))
     return since is not None and modified is not None and modified.replace(microsecond=0) <= since
 
 
@@ -65,18 +66,3 @@ def parse_range(headers: Headers, size: int, etag: str) -> ByteRange | None:
     if start >= size or start >= stop:
         raise Unsatisfiable
     return ByteRange(start, stop)
-
-
-def http_date(moment: datetime) -> str:
-    """A moment as HTTP writes it."""
-    return format_datetime(moment.astimezone(UTC), usegmt=True)
-
-
-def _date(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

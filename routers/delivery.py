@@ -9,9 +9,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.access import Grant
+from app.dates import show_http_date
 from app.render import Answer
 from app.settings import Settings
-from routers.conditional import Unsatisfiable, http_date, is_unmodified, parse_range
+from routers.conditional import Unsatisfiable, is_unmodified, parse_range
 from routers.envelope import COMMON_HEADERS
 from routers.hits import HitPath, Shortcut
 
@@ -29,11 +31,13 @@ def etag_of(key: str) -> str:
     return f'"{key}"'
 
 
-def cache_control(settings: Settings, *, versioned: bool, expires: int | None) -> str:
+def cache_control(settings: Settings, grant: Grant, *, versioned: bool) -> str:
     """How long a result may be kept. A URL that names a version never changes its meaning."""
-    if expires is not None:
+    if not grant.shared:
+        return f"private, max-age={int(settings.cache_max_age)}"
+    if grant.expires is not None:
         # No cache may outlive the signature.
-        age = max(0, min(int(settings.cache_max_age), expires - int(time.time())))
+        age = max(0, min(int(settings.cache_max_age), grant.expires - int(time.time())))
         return f"public, max-age={age}"
     if versioned:
         return f"public, max-age={_YEAR}, immutable"
@@ -48,7 +52,7 @@ def validator_headers(
     if varies:
         headers["vary"] = "Accept"
     if modified is not None:
-        headers["last-modified"] = http_date(modified)
+        headers["last-modified"] = show_http_date(modified)
     return headers
 
 
@@ -97,8 +101,8 @@ def record_hit(
     seconds: float,
 ) -> None:
     """Leave a shortcut to a result for `seconds`."""
-    if seconds <= 0 or "authorization" in request.headers:
-        return  # what a token was let to see is not for everybody
+    if seconds <= 0:
+        return
     rendered = answer.rendered
     unmodified = [
         *((name.encode(), value.encode("latin-1")) for name, value in headers.items()),

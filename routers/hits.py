@@ -97,7 +97,7 @@ class HitPath:
             if name == b"accept":
                 accept = value
             elif name == b"if-none-match":
-                if_none_match = value
+                if_none_match = value if if_none_match is None else if_none_match + b", " + value
             elif name == b"x-request-id":
                 given = value
             elif name in (b"range", b"authorization", b"if-modified-since"):

@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from app.dates import show_http_date
 from app.errors import OriginalMissing, ServiceError, UploadTimeout
 from app.service import Service
 from app.sources import stored
 from app.sources.base import Ref, receive
 from app.stores.base import Reading, check_key
 from routers import openapi
-from routers.conditional import ByteRange, Unsatisfiable, http_date, is_unmodified, parse_range
+from routers.conditional import ByteRange, Unsatisfiable, is_unmodified, parse_range
 from routers.methods import get_and_head
 from routers.requests import caller_of, pairs_of, service_of
 from transforms.errors import TransformError
@@ -129,11 +130,11 @@ async def get_image(id: Id, request: Request) -> Response:  # noqa: A002 - the p
     stat = await service.originals.stat(key)
     headers = {
         "etag": f'"{stat.version}"',
-        "cache-control": "public, max-age=0, must-revalidate",
+        "cache-control": f"{'public' if grant.shared else 'private'}, max-age=0, must-revalidate",
         "accept-ranges": "bytes",
     }
     if stat.modified is not None:
-        headers["last-modified"] = http_date(stat.modified)
+        headers["last-modified"] = show_http_date(stat.modified)
     if is_unmodified(request.headers, headers["etag"], stat.modified):
         return Response(status_code=304, headers=headers)
     try:
@@ -236,7 +237,7 @@ async def receive_upload(service: Service, request: Request) -> tuple[bytes, Hea
     try:
         async with (
             asyncio.timeout(settings.upload_timeout),
-            service.downloads.slot("upload", size),
+            service.uploads.slot(size),
         ):
             data = await receive(_body(request), cap=cap, limits=settings.limits)
     except TimeoutError:

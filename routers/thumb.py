@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -67,8 +65,8 @@ async def _thumb(request: Request, ref: Ref) -> Response:
     service = service_of(request)
     settings = service.settings
     pairs = pairs_of(request)
-    expires = service.access.check_read(
-        caller_of(request), request.url.path, pairs, by_url=ref.kind == web.KIND
+    grant = service.access.check_read(
+        caller_of(request), request.scope["path"], pairs, by_url=ref.kind == web.KIND
     )
     transform = Transform.from_query(pairs, defaults=settings.defaults)
     accept = request.headers.get("accept", "").encode("latin-1")
@@ -80,9 +78,7 @@ async def _thumb(request: Request, ref: Ref) -> Response:
     modified = keyed.identity.modified
     headers = validator_headers(
         etag=etag_of(keyed.key),
-        caching=cache_control(
-            settings, versioned=any(name == "v" for name, _ in pairs), expires=expires
-        ),
+        caching=cache_control(settings, grant, versioned=any(name == "v" for name, _ in pairs)),
         varies=varies,
         modified=modified,
     )
@@ -91,8 +87,9 @@ async def _thumb(request: Request, ref: Ref) -> Response:
 
     answer = await while_connected(request, renderer.answer(keyed, lane=Lane.INTERACTIVE))
     headers["etag"] = etag_of(answer.rendered.key)  # it may have been replaced meanwhile
-    seconds = renderer.fresh_for(ref)
-    if expires is not None:
-        seconds = min(seconds, expires - time.time())
-    record_hit(request.app.state.hit_path, request, answer, headers, seconds=seconds)
+    if grant.shared and grant.expires is None:
+        # What a token was let to see, or a signature for a time, is not for whoever asks next.
+        record_hit(
+            request.app.state.hit_path, request, answer, headers, seconds=renderer.fresh_for(ref)
+        )
     return result_response(request, answer, headers)

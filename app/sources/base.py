@@ -28,7 +28,8 @@ class Ref:
 class Identity:
     """An original at one moment: its version changes whenever its bytes do. Size in bytes.
 
-    `body` is set where finding the version meant downloading the original.
+    `validators` are the headers with which `validators_of`, a URL, is asked for changes. `body` is
+    set where finding the version meant downloading the original.
     """
 
     ref: Ref
@@ -36,6 +37,7 @@ class Identity:
     size: int
     modified: datetime | None = None
     validators: tuple[tuple[str, str], ...] = ()
+    validators_of: str = ""
     body: bytes | None = field(default=None, compare=False, repr=False)
 
 
@@ -82,7 +84,7 @@ async def receive(chunks: AsyncIterator[bytes], *, cap: int, limits: Limits) -> 
 
 def _undecided(head: bytes, limits: Limits) -> bool:
     """Whether more bytes could still tell something."""
-    if 0 < len(head) < SNIFFED_BYTES:
+    if len(head) < SNIFFED_BYTES:
         return True
     _, size = peek(head[:_PEEKED])
     if size is not None:

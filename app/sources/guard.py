@@ -9,10 +9,11 @@ IPv4-compatible), multicast and the addresses of cloud metadata services.
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -45,23 +46,18 @@ _FORBIDDEN: Final = tuple(
         "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, broadcast
-        "::/96",  # unspecified, loopback, IPv4-compatible
-        "::ffff:0:0/96",  # IPv4-mapped: judged by the address within
-        "64:ff9b::/96",  # NAT64
-        "64:ff9b:1::/48",  # local NAT64
-        "100::/64",  # discard
         "2001::/23",  # protocol assignments, Teredo among them
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4
         "3fff::/20",  # documentation
-        "5f00::/16",  # segment routing
-        "fc00::/7",  # private; AWS's metadata over IPv6
-        "fe80::/10",  # link-local
-        "fec0::/10",  # site-local
-        "ff00::/8",  # multicast
     )
 )
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+"""All that IANA has given out as global unicast. Beyond it are loopback, IPv4-compatible addresses,
+NAT64, private and local networks, multicast, and what has no meaning yet."""
 _ISATAP: Final = (0x00005EFE, 0x02005EFE)
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -73,7 +69,46 @@ def is_public(address: Address) -> bool:
         # ISATAP (RFC 5214) puts an IPv4 address behind this interface id.
         if int(address) >> 32 & 0xFFFFFFFF in _ISATAP or address.scope_id is not None:
             return False
+        if address not in _UNICAST:
+            return False
     return not any(address in network for network in _FORBIDDEN)
+
+
+def _is_plain(host: str) -> bool:
+    """Whether a host is written as a name or address is usually written.
+
+    `0x7f.1`, `127.1` and `2130706433` mean 127.0.0.1 to some resolvers and nothing to others.
+    """
+    try:
+        ipaddress.ip_address(host.rstrip("."))
+    except ValueError:
+        labels = host.lower().rstrip(".").split(".")
+        if not all(_LABEL.fullmatch(label) for label in labels):
+            return False
+        return not _NUMBER.fullmatch(labels[-1])
+    return "%" not in host
+
+
+@dataclass(frozen=True, slots=True)
+class _HostGlob:
+    """One of the allowed hosts: a pattern with `*` and `?`, and the port that it names, if any."""
+
+    host: re.Pattern[str]
+    port: str | None
+
+    @classmethod
+    def read(cls, text: str) -> _HostGlob:
+        host, colon, port = text.lower().rpartition(":")
+        if not colon or "]" in port or (":" in host and not host.endswith("]")):
+            host, port = text.lower(), ""
+        host = host.rstrip(".").removeprefix("[").removesuffix("]")
+        pattern = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in host)
+        return cls(re.compile(pattern), port or None)
+
+    def allows(self, host: str, port: int | None, default: int) -> bool:
+        asked = default if port is None else port
+        wanted = str(default) if self.port is None else self.port
+        return self.host.fullmatch(host) is not None and wanted in ("*", str(asked))
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -93,7 +128,7 @@ class Guard:
         private_networks: bool = False,
         resolver: Resolver = resolve,
     ) -> None:
-        self._allowed = tuple(glob.lower().rstrip(".") for glob in allowed)
+        self._allowed = tuple(_HostGlob.read(glob) for glob in allowed)
         self._private_networks = private_networks
         self._resolver = resolver
 
@@ -110,17 +145,15 @@ class Guard:
             raise InvalidRequest("url must not hold a user name or password", param="url")
         if any(ord(char) <= 32 or ord(char) == 127 for char in url):
             raise InvalidRequest("url holds a space or a control character", param="url")
-        if not self._allows(host.lower().rstrip("."), port, parts.scheme):
+        if not _is_plain(host):
+            raise SourceRefused(
+                f"{host[:64]} is not a host name, nor an address in its usual notation",
+                param="url",
+            )
+        default = _DEFAULT_PORTS[parts.scheme]
+        if not any(glob.allows(host.lower().rstrip("."), port, default) for glob in self._allowed):
             raise SourceRefused(f"{host} is not among the allowed sources", param="url")
         return parts
-
-    def _allows(self, host: str, port: int | None, scheme: str) -> bool:
-        shown = f"[{host}]" if ":" in host else host
-        default = _DEFAULT_PORTS[scheme]
-        names = [f"{shown}:{port or default}"]
-        if port is None or port == default:
-            names.append(shown)
-        return any(fnmatch.fnmatchcase(name, glob) for name in names for glob in self._allowed)
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """The addresses to connect to, all of them checked.

@@ -45,11 +45,12 @@ class StoredSource:
             raise OriginalTooLarge(
                 f"The original has {identity.size} bytes; at most {self._cap} are read"
             )
+        with self._downloads.counted(KIND):
+            return await self._fetch_within(identity)
+
+    async def _fetch_within(self, identity: Identity) -> bytes:
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._downloads.slot(KIND, identity.size),
-            ):
+            async with asyncio.timeout(self._timeout), self._downloads.slot(identity.size):
                 return await self._fetch(identity)
         except TimeoutError:
             raise SourceTimeout(f"The original did not arrive within {self._timeout:g} s") from None

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
-from urllib.parse import urljoin
+from urllib.parse import SplitResult, urljoin
 
 import httpcore
 import httpx
 from httpcore import AsyncNetworkStream
 
+from app.dates import parse_http_date
 from app.downloads import Downloads
 from app.errors import (
+    InvalidRequest,
     OriginalChanged,
     OriginalMissing,
     OriginalTooLarge,
@@ -35,7 +36,6 @@ from transforms.limits import Limits
 KIND: Final = "url"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _CONNECT_TIMEOUT: Final = 3.0
-_IDLE_CONNECTIONS: Final = 20
 
 
 class _GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -95,8 +95,9 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=connections,
-            max_keepalive_connections=_IDLE_CONNECTIONS,
-            keepalive_expiry=30.0,
+            # Bytes that follow an answer would be taken for the next one: each has a connection
+            # of its own, whose address has been checked just now.
+            max_keepalive_connections=0,
             network_backend=_GuardedBackend(guard),
         )
 
@@ -148,6 +149,8 @@ class WebSource:
             transport=_GuardedTransport(guard, connections=connections),
             timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
             trust_env=False,
+            # What one origin sets in one answer must not be told to it, or another, in the next.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # Bytes as they are: a compressed answer could expand without bound.
             headers={"user-agent": "pixelmill", "accept": "image/*", "accept-encoding": "identity"},
         )
@@ -169,8 +172,12 @@ class WebSource:
         await self._client.aclose()
 
     async def _get(self, url: str, known: Identity | None) -> Identity:
+        with self._downloads.counted(KIND):
+            return await self._get_within(url, known)
+
+    async def _get_within(self, url: str, known: Identity | None) -> Identity:
         try:
-            async with asyncio.timeout(self._timeout), self._downloads.slot(KIND, self._cap):
+            async with asyncio.timeout(self._timeout), self._downloads.slot(self._cap):
                 return await self._follow(url, known)
         except (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException):
             raise SourceTimeout(
@@ -186,18 +193,30 @@ class WebSource:
     async def _follow(self, url: str, known: Identity | None) -> Identity:
         at = url
         for _ in range(self._redirects + 1):
-            parts = self._guard.check_url(at)
-            headers = dict(known.validators) if known else {}
-            async with self._client.stream("GET", at, headers=headers) as answer:
+            parts = self._check(at, redirected=at is not url)
+            # Validators are for the URL that gave them: after a redirect that is another.
+            asks = known is not None and known.validators_of == at
+            headers = known.validators if known and asks else ()
+            async with self._client.stream("GET", at, headers=_encoded(headers)) as answer:
                 if answer.status_code not in _REDIRECTS:
-                    return await self._take(url, answer, known)
+                    return await self._take(url, at, answer, known if asks else None)
                 target = urljoin(at, answer.headers.get("location", ""))
             if parts.scheme == "https" and not target.startswith("https:"):
                 raise SourceRefused("The origin redirects from https to http", param="url")
             at = target
         raise SourceFailed(f"The origin redirects more than {self._redirects} times")
 
-    async def _take(self, url: str, answer: httpx.Response, known: Identity | None) -> Identity:
+    def _check(self, at: str, *, redirected: bool) -> SplitResult:
+        try:
+            return self._guard.check_url(at)
+        except InvalidRequest:
+            if redirected:
+                raise SourceFailed("The origin redirects to what is no web address") from None
+            raise
+
+    async def _take(
+        self, url: str, at: str, answer: httpx.Response, known: Identity | None
+    ) -> Identity:
         status = answer.status_code
         if status == 304 and known is not None:
             return known
@@ -205,7 +224,7 @@ class WebSource:
             raise OriginalMissing("The origin has no such picture")
         if status != 200:
             raise SourceFailed(f"The origin answered {status}")
-        if answer.headers.get("content-encoding", "identity") != "identity":
+        if answer.headers.get("content-encoding", "identity").lower() != "identity":
             raise SourceFailed("The origin sends a compressed body, though it was asked not to")
         declared = answer.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._cap:
@@ -214,23 +233,23 @@ class WebSource:
             )
         body = await receive(answer.aiter_raw(), cap=self._cap, limits=self._limits)
         validators = []
-        if etag := answer.headers.get("etag"):
+        headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers.raw}
+        if etag := headers.get(b"etag"):
             validators.append(("if-none-match", etag))
-        modified = answer.headers.get("last-modified")
+        modified = headers.get(b"last-modified")
         if modified:
             validators.append(("if-modified-since", modified))
         return Identity(
             ref=Ref(KIND, url),
             version=hashlib.sha256(body).hexdigest(),
             size=len(body),
-            modified=_http_date(modified),
+            modified=parse_http_date(modified),
             validators=tuple(validators),
+            validators_of=at,
             body=body,
         )
 
 
-def _http_date(text: str | None) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text) if text else None
-    except ValueError:
-        return None
+def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Headers byte for byte as they came: httpx would guess at their encoding."""
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers]
