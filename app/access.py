@@ -24,8 +24,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What was let pass: the Unix time at which that ends, if it does, and whether the answer is
-    for everybody who asks the same, or for this caller only."""
+    """What was let pass.
+
+    `expires` is the Unix time at which that ends, if it does; `shared` is whether the answer is for
+    everybody who asks the same, or for this caller only.
+    """
 
     expires: int | None
     shared: bool

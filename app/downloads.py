@@ -71,6 +71,12 @@ class Downloads:
         async with self._slots, self._budget.hold(size):
             yield
 
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Take room for a body whose size shows only within a slot."""
+        async with self._budget.hold(size):
+            yield
+
     @contextmanager
     def counted(self, kind: str) -> Iterator[None]:
         """Count how asking a kind of source ends."""

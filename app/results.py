@@ -92,10 +92,8 @@ class StoredTier:
         """Remove every stored result of an original. Returns how many there were."""
         if self._store is None:
             return 0
-        # What still waits to be written must not come back after the purge.
+        # What is being written must not come back after the purge.
         writing = [task for task, of in self._tasks.items() if of == ref]
-        for task in writing:
-            task.cancel()
         if writing:
             await asyncio.wait(writing)
         return await self._store.delete_prefix(prefix_of(ref))

@@ -185,6 +185,12 @@ class Timings:
         return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in self.items())
 
 
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+_CONSOLE: Final = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure_logs(settings: Settings) -> None:
     """Write structured logs to standard error: JSON, or lines for people on a terminal."""
     as_json = settings.log_format == "json" or (
@@ -197,8 +203,8 @@ def configure_logs(settings: Settings) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            *([structlog.processors.dict_tracebacks] if as_json else []),
-            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
+            # Without local variables: tokens and pictures are among them.
+            *([_TRACEBACKS, structlog.processors.JSONRenderer()] if as_json else [_CONSOLE]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

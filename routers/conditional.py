@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from app.dates import parse_http_date
 
 _TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def cache_control(settings: Settings, grant: Grant, *, versioned: bool) -> str:
         return f"private, max-age={int(settings.cache_max_age)}"
     if grant.expires is not None:
         # No cache may outlive the signature.
-        age = max(0, min(int(settings.cache_max_age), grant.expires - int(time.time())))
+        age = max(0, min(int(settings.cache_max_age), int(grant.expires - time.time())))
         return f"public, max-age={age}"
     if versioned:
         return f"public, max-age={_YEAR}, immutable"
@@ -77,8 +77,10 @@ def result_response(request: Request, answer: Answer, headers: dict[str, str]) -
         headers["server-timing"] = timing
     data = rendered.data
     status = 200
+    wanted = None
     try:
-        wanted = parse_range(request.headers, len(data), headers.get("etag", ""))
+        if request.method != "POST":
+            wanted = parse_range(request.headers, len(data), headers["etag"])
     except Unsatisfiable:
         headers["content-range"] = f"bytes */{len(data)}"
         return Response(status_code=416, headers=headers)

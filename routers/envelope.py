@@ -15,7 +15,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.telemetry import Metrics
-from routers.problems import CLIENT_CLOSED, internal_problem, problem_response
+from routers.problems import CLIENT_CLOSED
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ def request_id(given: bytes | None) -> bytes:
 
 
 class Envelope:
-    """Adds the common headers, answers defects with 500, counts and logs."""
+    """Adds the common headers, counts and logs."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,9 +59,10 @@ class Envelope:
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
         status = 0
         sent = 0
+        complete = False
 
         async def send_wrapped(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if scope.get("client_left"):
@@ -71,18 +72,17 @@ class Envelope:
                 if scope.get("client_left"):
                     return
                 sent += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, send_wrapped)
-        except Exception:
-            log.exception("defect", path=scope["path"])
-            if status:
-                status = 500
+        except Exception as error:
+            self._record(scope, 500, sent, perf_counter() - began)
+            log.error("defect", path=scope["path"], exc_info=error)
+            if not complete:
                 raise  # the answer has begun: cutting the connection is all that can be said
-            response = problem_response(internal_problem(), request_id=scope["request_id"])
-            await response(scope, receive, send_wrapped)
-        finally:
+        else:
             self._record(scope, status, sent, perf_counter() - began)
 
     def _complete(

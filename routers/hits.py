@@ -78,7 +78,7 @@ class HitPath:
         path, query = scope["raw_path"], scope["query_string"]
         if len(path) + len(query) > _LONGEST:
             return
-        accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+        accept = b", ".join(value for name, value in scope["headers"] if name == b"accept")
         self._shortcuts[path, query, accepted(accept)] = shortcut
         while len(self._shortcuts) > _LIMIT:
             self._shortcuts.popitem(last=False)
@@ -95,7 +95,7 @@ class HitPath:
         accept, if_none_match, given = b"", None, None
         for name, value in scope["headers"]:
             if name == b"accept":
-                accept = value
+                accept = value if not accept else accept + b", " + value
             elif name == b"if-none-match":
                 if_none_match = value if if_none_match is None else if_none_match + b", " + value
             elif name == b"x-request-id":

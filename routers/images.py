@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from app.dates import show_http_date
-from app.errors import OriginalMissing, ServiceError, UploadTimeout
+from app.errors import OriginalMissing, OriginalTooLarge, ServiceError, UploadTimeout
 from app.service import Service
 from app.sources import stored
 from app.sources.base import Ref, receive
@@ -125,7 +125,9 @@ async def post_image(request: Request) -> Response:
 async def get_image(id: Id, request: Request) -> Response:  # noqa: A002 - the parameter's name
     """Needs a signature where all requests need one; a bearer token does as well."""
     service = service_of(request)
-    service.access.check_read(caller_of(request), request.url.path, pairs_of(request), by_url=False)
+    grant = service.access.check_read(
+        caller_of(request), request.scope["path"], pairs_of(request), by_url=False
+    )
     key = check_key(id)
     stat = await service.originals.stat(key)
     headers = {
@@ -233,7 +235,9 @@ async def receive_upload(service: Service, request: Request) -> tuple[bytes, Hea
     settings = service.settings
     cap = int(settings.max_source_bytes)
     declared = request.headers.get("content-length", "")
-    size = min(int(declared), cap) if declared.isdigit() else cap
+    size = int(declared) if declared.isdigit() else cap
+    if size > cap:
+        raise OriginalTooLarge(f"The upload has {size} bytes; at most {cap} are kept")
     try:
         async with (
             asyncio.timeout(settings.upload_timeout),

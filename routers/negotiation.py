@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from transforms.errors import InvalidOption
+from transforms.options import OUTPUTS
 from transforms.transform import Transform
 
 _PREFERENCES: Final = {"format": ("webp",), "avif": ("avif", "webp"), "none": ()}
@@ -45,7 +46,9 @@ def choose_output(transform: Transform, accept: bytes, enabled: Sequence[str]) -
             raise InvalidOption("fm", f"fm must be one of {', '.join(enabled)}, got {transform.fm}")
         return transform.fm, False
     if transform.auto == "none":
-        return "same", False
+        # Which format that is shows only when the original is there: where some are not made, it
+        # might be one of those.
+        return ("same" if set(enabled) >= set(OUTPUTS) else "auto"), False
     candidates = [name for name in _PREFERENCES[transform.auto] if name in enabled]
     formats = accepted(accept)
     for name in candidates:

@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
@@ -116,6 +116,10 @@ def install(app: FastAPI) -> None:
             request_id=request.scope.get("request_id", ""),
         )
 
+    async def on_defect(request: Request, error: Exception) -> Response:
+        del error  # the envelope logs it
+        return problem_response(internal_problem(), request_id=request.scope.get("request_id", ""))
+
     async def on_disconnect(request: Request, error: Exception) -> Response:
         del error
         request.scope["client_left"] = True
@@ -126,3 +130,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(Disconnected, on_disconnect)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(Exception, on_defect)

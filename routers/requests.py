@@ -46,6 +46,11 @@ def pairs_of(request: Request) -> list[tuple[str, str]]:
     return pairs
 
 
+def accept_of(request: Request) -> bytes:
+    """What the client accepts; a list may come in several lines."""
+    return ", ".join(request.headers.getlist("accept")).encode("latin-1")
+
+
 def caller_of(request: Request) -> Caller:
     """Who asks."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

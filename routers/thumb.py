@@ -22,7 +22,7 @@ from routers.delivery import (
 )
 from routers.methods import get_and_head
 from routers.negotiation import choose_output
-from routers.requests import caller_of, pairs_of, service_of, while_connected
+from routers.requests import accept_of, caller_of, pairs_of, service_of, while_connected
 from transforms.transform import Transform
 
 router = APIRouter(tags=["results"])
@@ -69,8 +69,7 @@ async def _thumb(request: Request, ref: Ref) -> Response:
         caller_of(request), request.scope["path"], pairs, by_url=ref.kind == web.KIND
     )
     transform = Transform.from_query(pairs, defaults=settings.defaults)
-    accept = request.headers.get("accept", "").encode("latin-1")
-    fm, varies = choose_output(transform, accept, settings.formats)
+    fm, varies = choose_output(transform, accept_of(request), settings.formats)
     transform = transform.with_output(fm, defaults=settings.defaults)
 
     renderer = service.renderer

@@ -11,7 +11,7 @@ from routers import openapi
 from routers.delivery import result_response
 from routers.images import UPLOAD_BODY, receive_upload
 from routers.negotiation import choose_output
-from routers.requests import caller_of, pairs_of, service_of, while_connected
+from routers.requests import accept_of, caller_of, pairs_of, service_of, while_connected
 from transforms.transform import Transform
 
 router = APIRouter(tags=["results"])
@@ -35,8 +35,7 @@ async def post_transform(request: Request) -> Response:
     transform = Transform.from_query(
         pairs_of(request), defaults=settings.defaults, unknown="refuse"
     )
-    accept = request.headers.get("accept", "").encode("latin-1")
-    fm, _ = choose_output(transform, accept, settings.formats)
+    fm, _ = choose_output(transform, accept_of(request), settings.formats)
     transform = transform.with_output(fm, defaults=settings.defaults)
     # What waits for a processor holds its body: where the queue is full, none is received.
     service.admission.check(Lane.API)

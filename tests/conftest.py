@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.serving import Served, serving
+
+# What a service logs is no test's business, and rendering it takes time.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -17,6 +17,7 @@ from transforms.errors import InvalidOption
 from transforms.options import BY_SPELLING, MAX_SIDE, OPTIONS, Option
 from transforms.values import (
     COMPASS,
+    WHITE,
     BadValue,
     Colour,
     Extent,
@@ -191,11 +192,15 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
         fit = "inside"
     placed = fit in ("contain", "cover") or any((folded.extent, folded.min_w, folded.min_h))
     framed = fit == "contain" or folded.extent is not None or folded.padding != Sides()
+    background = folded.background
+    if framed:
+        colour = background or defaults.background or WHITE
+        background = None if colour == WHITE else colour
     return replace(
         folded,
         fit=fit,
         gravity=folded.gravity if placed else COMPASS["center"],
-        background=folded.background or (defaults.background if framed else None),
+        background=background,
         auto=folded.auto if folded.fm is None else "format",
     )
 

@@ -13,7 +13,9 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -58,6 +60,8 @@ NAT64, private and local networks, multicast, and what has no meaning yet."""
 _ISATAP: Final = (0x00005EFE, 0x02005EFE)
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+_RESOLVERS: Final = ThreadPoolExecutor(16, thread_name_prefix="resolve")
+"""Threads of their own: names that resolve slowly must not keep files and headers waiting."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -113,8 +117,9 @@ class _HostGlob:
 
 async def resolve(host: str, port: int) -> list[str]:
     """Every address of a host, as the system resolves it."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(
+        _RESOLVERS, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    )
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import SplitResult, urljoin
 
+import anyio
 import httpcore
 import httpx
 from httpcore import AsyncNetworkStream
@@ -36,6 +38,39 @@ from transforms.limits import Limits
 KIND: Final = "url"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _CONNECT_TIMEOUT: Final = 3.0
+_LONGEST_VALIDATOR: Final = 1024
+
+
+class _Stream(AsyncNetworkStream):
+    """A connection that is closed when a handshake on it is given up, not only when it fails."""
+
+    def __init__(self, inner: AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the same
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same
+    ) -> AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._inner.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 class _GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -56,8 +91,10 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
         failure: Exception | None = None
         for address in await self._guard.addresses(host, port):
             try:
-                return await self._inner.connect_tcp(
-                    address, port, timeout, local_address, socket_options
+                return _Stream(
+                    await self._inner.connect_tcp(
+                        address, port, timeout, local_address, socket_options
+                    )
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -177,7 +214,7 @@ class WebSource:
 
     async def _get_within(self, url: str, known: Identity | None) -> Identity:
         try:
-            async with asyncio.timeout(self._timeout), self._downloads.slot(self._cap):
+            async with asyncio.timeout(self._timeout), self._downloads.slot(0):
                 return await self._follow(url, known)
         except (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException):
             raise SourceTimeout(
@@ -227,18 +264,22 @@ class WebSource:
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
             raise SourceFailed("The origin sends a compressed body, though it was asked not to")
         declared = answer.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._cap:
+        size = int(declared) if declared.isdigit() and len(declared) < 19 else self._cap
+        if size > self._cap:
             raise OriginalTooLarge(
                 f"The original has {declared} bytes; at most {self._cap} are read"
             )
-        body = await receive(answer.aiter_raw(), cap=self._cap, limits=self._limits)
+        async with self._downloads.room(size):
+            body = await receive(answer.aiter_raw(), cap=self._cap, limits=self._limits)
         validators = []
         headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers.raw}
-        if etag := headers.get(b"etag"):
-            validators.append(("if-none-match", etag))
         modified = headers.get(b"last-modified")
-        if modified:
-            validators.append(("if-modified-since", modified))
+        for name, value in (
+            ("if-none-match", headers.get(b"etag")),
+            ("if-modified-since", modified),
+        ):
+            if value and len(value) <= _LONGEST_VALIDATOR:
+                validators.append((name, value))
         return Identity(
             ref=Ref(KIND, url),
             version=hashlib.sha256(body).hexdigest(),
