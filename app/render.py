@@ -33,7 +33,8 @@ from app.results import StoredTier
 from app.sources.base import Identity, Ref, Source
 from app.telemetry import Metrics, Timings
 from transforms import pipeline
-from transforms.cost import estimate
+from transforms.cost import Cost, estimate
+from transforms.errors import InvalidOption
 from transforms.limits import Limits
 from transforms.transform import Transform
 
@@ -41,6 +42,7 @@ _KNOWN: Final = 20_000
 """Identities that are remembered."""
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
+_USUAL_EFFORT: Final = 2
 UPLOAD: Final = "upload"
 """The kind of an original that comes with the request itself."""
 
@@ -81,6 +83,7 @@ class Renderer:
         engine: Engine,
         limits: Limits,
         freshness: float,
+        max_seconds: float,
         metrics: Metrics,
     ) -> None:
         self._sources = sources
@@ -90,6 +93,7 @@ class Renderer:
         self._engine = engine
         self._limits = limits
         self._freshness = freshness
+        self._max_seconds = max_seconds
         self._metrics = metrics
         self._identities: OrderedDict[Ref, tuple[Identity, float]] = OrderedDict()
         self._identifying: Flights[Ref, Identity] = Flights()
@@ -201,8 +205,10 @@ class Renderer:
             data = await self._fetch(keyed.identity)
         with timings.measure("look"):
             work = await asyncio.to_thread(pipeline.prepare, data, keyed.transform, self._limits)
+        cost = estimate(work)
+        self._check_cost(cost, keyed.transform)
         with timings.measure("queue"):
-            ticket = await self._admission.enter(lane, estimate(work))
+            ticket = await self._admission.enter(lane, cost)
         result = await self._engine.run(data, work, ticket)
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
@@ -215,6 +221,16 @@ class Renderer:
             format=result.format,
             modified=keyed.identity.modified,
         )
+
+    def _check_cost(self, cost: Cost, transform: Transform) -> None:
+        """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
+        if cost.seconds > self._max_seconds:
+            param = "effort" if transform.effort > _USUAL_EFFORT else "w"
+            raise InvalidOption(
+                param,
+                f"this would take about {cost.seconds:.0f} s, and at most {self._max_seconds:g} s "
+                f"are spent on a render: ask for less effort, a smaller picture or another fm",
+            )
 
     def _keep(self, rendered: Rendered, fm: str) -> None:
         self._memory_tier.put(rendered)

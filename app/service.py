@@ -147,6 +147,7 @@ async def open_service(
         engine=engine,
         limits=limits,
         freshness=settings.freshness,
+        max_seconds=settings.render_timeout,
         metrics=metrics,
     )
     try:

@@ -77,9 +77,9 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_wrapped)
-        except Exception as error:
+        except Exception:
             self._record(scope, 500, sent, perf_counter() - began)
-            log.error("defect", path=scope["path"], exc_info=error)
+            log.exception("defect", path=scope["path"])
             if not complete:
                 raise  # the answer has begun: cutting the connection is all that can be said
         else:

@@ -18,8 +18,7 @@ def canvas(image: libvips.Image, work: Work) -> libvips.Image:
     is left round it: the result must not depend on the shape of the original.
     """
     transform, plan = work.transform, work.plan
-    makes_canvas = transform.fit == "contain" or transform.extent or plan.frames
-    colour = transform.background or (WHITE if makes_canvas else None)
+    colour = transform.background or (WHITE if transform.framed else None)
     if colour is None:
         return image
     image = lay_on(image, colour)

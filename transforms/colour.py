@@ -21,6 +21,9 @@ def to_srgb(image: libvips.Image, work: Work) -> libvips.Image:
             image = _without_profile(image)
     if image.interpretation not in ("srgb", "b-w"):
         image = image.colourspace("srgb")
+    colours = 3 if image.interpretation == "srgb" else 1
+    if image.bands > colours + 1:
+        image = image[: colours + 1]  # colour and transparency; the rest has no meaning
     return image if image.format == "uchar" else image.cast("uchar")
 
 

@@ -33,7 +33,7 @@ _ALL: Final = (
 FORMATS: Final[Mapping[str, Format]] = {f.name: f for f in _ALL}
 """All of them can be read and written."""
 
-SNIFFED_BYTES: Final = 32
+SNIFFED_BYTES: Final = 128
 """How many leading bytes of a file `sniff` looks at."""
 
 _TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

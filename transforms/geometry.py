@@ -197,6 +197,10 @@ def _crop_box(rect: Rect | None, upright: Size) -> Box:
     across = Fraction(upright.width) if rect.fractional else Fraction(1)
     down = Fraction(upright.height) if rect.fractional else Fraction(1)
     left, top = _round(Fraction(rect.x) * across), _round(Fraction(rect.y) * down)
+    if rect.fractional:
+        # What begins within the picture must not be rounded out of it.
+        left -= left == upright.width and rect.x < 1
+        top -= top == upright.height and rect.y < 1
     width = min(max(1, _round(Fraction(rect.width) * across)), upright.width - left)
     height = min(max(1, _round(Fraction(rect.height) * down)), upright.height - top)
     if width < 1 or height < 1:

@@ -31,6 +31,9 @@ from transforms.values import (
 MAX_SIDE: Final = 8192
 """The largest width or height in pixels that can be asked for."""
 
+MAX_PADDING: Final = 4096
+"""The widest side of a frame in pixels."""
+
 FITS: Final = ("contain", "cover", "inside", "outside", "fill")
 OUTPUTS: Final = ("jpeg", "png", "webp", "avif", "gif", "tiff")
 ALIASES_OF_OUTPUTS: Final = {"jpg": "jpeg", "tif": "tiff"}
@@ -61,7 +64,7 @@ class Option:
 
 
 _SIDE = Integer(1, MAX_SIDE)
-_PADDING = Integer(0, 4096)
+_PADDING = Integer(0, MAX_PADDING)
 
 OPTIONS: Final[tuple[Option, ...]] = (
     Option(

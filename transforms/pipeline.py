@@ -128,9 +128,14 @@ def run(data: bytes, work: Work, stop: Stop | None = None) -> Result:
     finally:
         stop.forget()
     decoded = time.perf_counter()
-    stop.check()
     image_format = choose_format(image, work)
-    encoded = encode(image, image_format, work)
+    try:
+        encoded = encode(image, image_format, work, stop)
+    except libvips.Error:
+        stop.check()  # a stopped encoder complains too
+        raise
+    finally:
+        stop.forget()
     return Result(
         data=encoded,
         format=image_format,

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from transforms.errors import InvalidOption
-from transforms.options import BY_SPELLING, MAX_SIDE, OPTIONS, Option
+from transforms.options import BY_SPELLING, MAX_PADDING, MAX_SIDE, OPTIONS, Option
 from transforms.values import (
     COMPASS,
     WHITE,
@@ -105,6 +105,8 @@ class Transform:
         for name, value in body.items():
             if name not in BY_SPELLING:
                 raise _unknown(name)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)  # noqa: PLW2901 - JSON has one kind of number: 200.0 is 200
             if value is not None:
                 pairs.append((name, _as_text(name, value)))
         return cls._read(pairs, defaults or Defaults())
@@ -145,24 +147,33 @@ class Transform:
                 self._scaled("extent", self.extent.width) or 1,
                 self._scaled("extent", self.extent.height) or 1,
             ),
-            padding=Sides(*(self._scaled("padding", side, low=0) or 0 for side in sides)),
+            padding=Sides(
+                *(self._scaled("padding", side, low=0, high=MAX_PADDING) or 0 for side in sides)
+            ),
             dpr=_ONE,
         )
 
-    def _scaled(self, name: str, side: int | None, *, low: int = 1) -> int | None:
+    def _scaled(
+        self, name: str, side: int | None, *, low: int = 1, high: int = MAX_SIDE
+    ) -> int | None:
         if side is None:
             return None
         scaled = max(low, round_half_up(side * self.dpr))
-        if scaled > MAX_SIDE:
-            raise InvalidOption(name, f"{name} times dpr must be at most {MAX_SIDE}, got {scaled}")
+        if scaled > high:
+            raise InvalidOption(name, f"{name} times dpr must be at most {high}, got {scaled}")
         return scaled
 
     def with_output(self, fm: str, *, defaults: Defaults | None = None) -> Transform:
         """This transform with its output settled: a row of `OUTPUTS`, `auto` or `same`."""
         background = self.background
-        if fm == "jpeg" and background is None and defaults is not None:
+        if fm == "jpeg" and background is None and not self.framed and defaults is not None:
             background = defaults.background  # JPEG holds no transparency: this shines through
         return replace(self, fm=fm, auto="format", background=background)
+
+    @property
+    def framed(self) -> bool:
+        """Whether there is a canvas: where it has no colour, it is white."""
+        return self.fit == "contain" or self.extent is not None or self.padding != Sides()
 
     @property
     def canonical(self) -> str:
@@ -191,14 +202,13 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
     elif fit != "fill":
         fit = "inside"
     placed = fit in ("contain", "cover") or any((folded.extent, folded.min_w, folded.min_h))
-    framed = fit == "contain" or folded.extent is not None or folded.padding != Sides()
+    folded = replace(folded, fit=fit)
     background = folded.background
-    if framed:
+    if folded.framed:
         colour = background or defaults.background or WHITE
         background = None if colour == WHITE else colour
     return replace(
         folded,
-        fit=fit,
         gravity=folded.gravity if placed else COMPASS["center"],
         background=background,
         auto=folded.auto if folded.fm is None else "format",
@@ -214,7 +224,9 @@ def _unknown(name: str) -> InvalidOption:
 def _as_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    if isinstance(value, (str, int)):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and abs(value) < 10**18:
         return str(value)
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f") if math.isfinite(value) else str(value)

@@ -221,6 +221,8 @@ class ColourKind:
             return self._whole(Colour(red, green, blue, alpha[0] if alpha else 255))
         if match := _RGB.fullmatch(word):
             return self._read_rgb(text, match[1])
+        if word == "rebeccapurple":  # CSS 4; the library stops at CSS 3
+            return Colour(102, 51, 153)
         try:
             named = webcolors.name_to_rgb(word)
         except ValueError:

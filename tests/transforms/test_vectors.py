@@ -1,0 +1,263 @@
+"""Where other image servers' own tests state a size, Pixelmill's plan and pixels have it too.
+
+`vectors` says those facts in our words. Each is compared with the plan, which needs no picture, and
+where the picture it names is at hand also with a render. What cannot be asked for here is counted
+by group, what differs on purpose is in `DIFFERENCES`, and the last test prints the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.transforms.vectors import GROUPS, Case, Excluded, Vector, translate
+from transforms import geometry, libvips, pipeline
+from transforms.geometry import Box, Plan, Turn
+from transforms.limits import Limits
+from transforms.transform import Transform
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+VECTORS, FIXTURES = SHARED / "vectors", SHARED / "fixtures"
+
+if not VECTORS.is_dir():
+    pytest.skip(
+        "the vectors of other servers are not beside this checkout", allow_module_level=True
+    )
+
+_DPR = "imgproxy lowers dpr to what the original can give; here it multiplies all sizes alike."
+_TRUNCATED = "thumbor cuts the fraction off; here a half is rounded up, and no side is less than 1."
+
+DIFFERENCES = {
+    "ip-rs-fill-26-100-g-no-5-dpr-2": _DPR,
+    "ip-width-500-height-500-extend-1-no-0-5-dpr-2": _DPR,
+    "ip-width-500-height-500-extend-1-ea-5-dpr-2": _DPR,
+    "ip-width-500-height-500-extend-1-no-0-0.1-dpr-2": _DPR,
+    "ia-0.1x0.2-0.89x0.72-dancing-banana.gif": "imagor rounds the far edge of a crop in fractions; "
+    "here its length is rounded, as it is a length that is given.",
+    "ia-30x20-100x150-dancing-banana.gif": "imagor loses the last row of a crop that reaches the "
+    "edge; here a crop reaches it.",
+    "thumbor-cover-040": _TRUNCATED,
+    "thumbor-cover-041": _TRUNCATED,
+    "thumbor-cover-062": _TRUNCATED,
+    "thumbor-cover-089": "The box stated is square and the result 8:1: thumbor's test looks at the "
+    "first of two cuts alone, and here both are in what is mapped back.",
+}
+"""Vectors that can be asked for and come out otherwise, with the reason. Kept short and true."""
+
+MOST_DIFFERENCES = 0.03
+
+UNREADABLE = {"MultipleFormats.tif"}
+"""Pictures at hand that libvips as it is packaged cannot decode: this one begins with JBIG."""
+
+
+def _load() -> tuple[list[Case], dict[str, list[str]]]:
+    """The vectors that can be asked for, and the ids of the others by group."""
+    vectors: list[Vector] = json.loads((VECTORS / "imgproxy_imagor.json").read_text())
+    vectors += json.loads((VECTORS / "peers.json").read_text())["vectors"]
+    cases, excluded = [], {group: [] for group in GROUPS}
+    for vector in vectors:
+        try:
+            cases.append(translate(vector))
+        except Excluded as reason:
+            excluded[reason.group].append(vector["id"])
+        except Exception as error:
+            error.add_note(f"while translating {vector['id']}")
+            raise
+    return cases, excluded
+
+
+def _pictures() -> dict[str, tuple[int, int, int]]:
+    """Width, height and orientation of the real images at hand, by file name."""
+    manifest = FIXTURES / "MANIFEST.tsv"
+    if not manifest.is_file():
+        return {}
+    with manifest.open(newline="") as lines:
+        return {
+            row["file"]: (int(row["width"]), int(row["height"]), int(row["orientation"]))
+            for row in csv.DictReader(lines, delimiter="\t")
+            if row["width"].isdigit() and (FIXTURES / row["file"]).is_file()
+        }
+
+
+CASES, EXCLUDED = _load()
+PICTURES = _pictures()
+
+
+def _has_picture(case: Case) -> bool:
+    """Whether the very picture is at hand: some peers have another one of the same name."""
+    source = case.source
+    stated = (source.stored.width, source.stored.height, source.orientation)
+    return PICTURES.get(source.file or "") == stated and source.file not in UNREADABLE
+
+
+RENDERED = [case for case in CASES if _has_picture(case)]
+
+
+def _plan(case: Case) -> Plan:
+    transform = Transform.from_query(case.query.items(), unknown="refuse")
+    return geometry.plan(case.source.stored, transform, orientation=case.source.orientation)
+
+
+Pixels = tuple[float, ...]
+Comparison = tuple[str, Pixels, Pixels, int]
+"""What is compared, theirs, ours, and by how much they may differ."""
+
+
+def _comparisons(case: Case, plan: Plan) -> Iterator[Comparison]:
+    expect = case.expect
+    for name, ours in (("w", plan.result.width), ("h", plan.result.height)):
+        if name in expect:
+            yield name, (expect[name],), (ours,), 0
+    for name in ("scaled_to", "resized_to"):
+        if name in expect:
+            yield name, (*expect[name],), (plan.scaled.width, plan.scaled.height), 0
+    if "image_at" in expect:
+        yield "image_at", (*expect["image_at"],), plan.offset, case.tolerance
+    yield from _crop_comparisons(case, plan)
+
+
+def _crop_comparisons(case: Case, plan: Plan) -> Iterator[Comparison]:
+    expect, window = case.expect, plan.window
+    if "crop_rect_in_source" in expect:
+        theirs = (*expect["crop_rect_in_source"],)
+        yield "crop_rect_in_source", theirs, _corner_and_size(plan.region), case.tolerance
+    if window is None:
+        return  # the pixels decide the place
+    if "crop_rect_in_scaled" in expect:
+        theirs = (*expect["crop_rect_in_scaled"],)
+        yield "crop_rect_in_scaled", theirs, _corner_and_size(window), case.tolerance
+    if "crop_source_px" in expect:
+        stored = case.source.stored
+        whole = {"left": 0, "top": 0, "right": stored.width, "bottom": stored.height}
+        box = expect["crop_source_px"] or whole
+        theirs = tuple(box[edge] for edge in ("left", "top", "right", "bottom"))
+        yield "crop_source_px", theirs, _edges_in_source(plan, window), 1
+    for name, ours in (("cropOffsetLeft", window.left), ("cropOffsetTop", window.top)):
+        if name in expect:
+            yield name, (-expect[name],), (ours,), case.tolerance
+
+
+def _corner_and_size(box: Box) -> Pixels:
+    return box.left, box.top, box.width, box.height
+
+
+def _edges_in_source(plan: Plan, window: Box) -> Pixels:
+    """Left, top, right and bottom of the window in the stored picture, which is not turned."""
+    assert plan.turn == Turn()
+    across = plan.region.width / plan.scaled.width
+    down = plan.region.height / plan.scaled.height
+    return (
+        plan.region.left + window.left * across,
+        plan.region.top + window.top * down,
+        plan.region.left + (window.left + window.width) * across,
+        plan.region.top + (window.top + window.height) * down,
+    )
+
+
+def _differences(case: Case) -> list[str]:
+    comparisons = list(_comparisons(case, _plan(case)))
+    assert comparisons, f"{case.id} states nothing to compare"
+    return [
+        f"{name} is {theirs} in {case.peer} and {ours} here"
+        for name, theirs, ours, tolerance in comparisons
+        if max(abs(one - other) for one, other in zip(theirs, ours, strict=True)) > tolerance
+    ]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_plan_is_what_the_peer_states(case: Case) -> None:
+    differences = _differences(case)
+    if case.id in DIFFERENCES:
+        assert differences, f"{case.id} no longer differs: take it off the list"
+    else:
+        assert not differences, f"{case}: {'; '.join(differences)}"
+
+
+@pytest.mark.parametrize("case", RENDERED, ids=lambda case: case.id)
+def test_the_pixels_are_what_the_peer_states(case: Case) -> None:
+    data = (FIXTURES / (case.source.file or "")).read_bytes()
+    query = case.query | {"fm": "png", "effort": "0"}
+    transform = Transform.from_query(query.items(), unknown="refuse")
+    work = pipeline.prepare(data, transform, Limits())
+    assert work.plan == _plan(case)
+
+    result = pipeline.run(data, work)
+    image = libvips.Image.new_from_buffer(result.data, "")
+    assert (image.width, image.height) == (work.plan.result.width, work.plan.result.height)
+    if case.id not in DIFFERENCES:
+        assert image.width == case.expect.get("w", image.width), case
+        assert image.height == case.expect.get("h", image.height), case
+    if (alpha := _stated_alpha(case)) is not None:
+        assert image.hasalpha() == alpha, case
+
+
+def _stated_alpha(case: Case) -> bool | None:
+    """Whether there is transparency, if that can be compared.
+
+    A canvas or a background fills it here, and leaves it be in some peers. A number of bands says
+    no more than this: grey stays grey here.
+    """
+    if _plan(case).frames or "background" in case.query:
+        return None
+    if "bands" in case.expect:
+        return case.expect["bands"] in (2, 4)
+    return case.expect.get("alpha")
+
+
+def test_the_list_of_differences_is_short_and_names_vectors_that_run() -> None:
+    assert set(DIFFERENCES) <= {case.id for case in CASES}
+    assert len(DIFFERENCES) < MOST_DIFFERENCES * len(CASES)
+
+
+def test_every_group_of_excluded_vectors_is_in_use() -> None:
+    assert [group for group, ids in EXCLUDED.items() if not ids] == []
+
+
+def test_every_vector_is_accounted_for(capsys: pytest.CaptureFixture[str], record_property) -> None:
+    counts = {
+        "ran against the plan": len(CASES),
+        "ran against pixels too": len(RENDERED),
+        "differ, with a reason": len(DIFFERENCES),
+        "excluded, with a reason": sum(len(ids) for ids in EXCLUDED.values()),
+    }
+    for name, count in counts.items():
+        record_property(name, count)
+    with capsys.disabled():
+        sys.stdout.write("\n".join(["", *_table(counts), ""]))
+    ids = [case.id for case in CASES] + [id_ for ids in EXCLUDED.values() for id_ in ids]
+    assert len(ids) == len(set(ids))
+
+
+def _table(counts: dict[str, int]) -> Iterator[str]:
+    peers = Counter(case.peer for case in CASES)
+    unread = Counter(name for case in CASES for name in case.expect.keys() - _compared(case))
+    absent = sum(bool(case.source.file) for case in CASES) - len(RENDERED)
+    yield "Vectors of other servers"
+    for name, count in counts.items():
+        yield f"{count:5}  {name}"
+    yield f"By peer: {_listed(peers)}"
+    yield f"Not rendered: {absent} whose picture is not at hand or cannot be read; others name none"
+    yield f"Stated and not compared: {_listed(unread)}"
+    yield "Excluded"
+    for group, ids in EXCLUDED.items():
+        yield f"{len(ids):5}  {group}: {GROUPS[group]}"
+    yield "Different"
+    for id_, reason in DIFFERENCES.items():
+        yield f"       {id_}: {reason}"
+
+
+def _compared(case: Case) -> set[str]:
+    """The names in the expectation that are looked at."""
+    seen = {name for name, *_ in _comparisons(case, _plan(case))}
+    renders = case in RENDERED and _stated_alpha(case) is not None
+    return seen | {"alpha", "bands"} if renders else seen
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())
