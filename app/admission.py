@@ -102,12 +102,12 @@ class Admission:
 
     def estimated_wait(self, lane: Lane) -> float:
         """Seconds until a render that arrives now would begin."""
-        if not self._queue and len(self._running) < self._processors:
+        before = [w.seconds for w in self._queue if w.lane <= lane and not w.gone]
+        if not before and len(self._running) + self._reserved < self._processors:
             return 0.0
         now = time.monotonic()
         left = sum(max(0.0, t.seconds - (now - t.started)) for t in self._running)
-        before = sum(w.seconds for w in self._queue if w.lane <= lane and not w.gone)
-        return (left + before) / self._processors
+        return (left + sum(before)) / self._processors
 
     def check(self, lane: Lane) -> None:
         """Raise Overloaded where a render would not be admitted now, before anything is fetched."""
@@ -124,7 +124,8 @@ class Admission:
     async def enter(self, lane: Lane, cost: Cost) -> Ticket:
         """Wait for a processor. Raises Overloaded at once where that would take too long."""
         seconds = cost.seconds * self._corrections.get(cost.kind, 1.0)
-        if not self._queue and self._fits(lane, cost.memory):
+        waits = any(w.lane <= lane and not w.gone for w in self._queue)
+        if not waits and self._fits(lane, cost.memory):
             self._on_wait(lane, 0.0)
             return self._start(lane, cost, seconds)
         self.check(lane)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from app.errors import OriginalTooLarge
+from transforms.errors import TransformError
 from transforms.formats import SNIFFED_BYTES
 from transforms.inspect import peek
 from transforms.limits import Limits
@@ -84,9 +85,12 @@ async def receive(chunks: AsyncIterator[bytes], *, cap: int, limits: Limits) -> 
 
 def _undecided(head: bytes, limits: Limits) -> bool:
     """Whether more bytes could still tell something."""
-    if len(head) < SNIFFED_BYTES:
-        return True
-    _, size = peek(head[:_PEEKED])
+    try:
+        _, size = peek(head[:_PEEKED])
+    except TransformError:
+        if len(head) < SNIFFED_BYTES:
+            return True  # the rest of what tells the format is yet to come
+        raise
     if size is not None:
         limits.check_size(size)
     return size is None and len(head) < _PEEKED
