@@ -60,7 +60,12 @@ class Settings(BaseSettings):
     """The effective settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=False
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=False,
+        hide_input_in_errors=True,  # secrets are among them
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -205,10 +210,14 @@ class Settings(BaseSettings):
     @field_validator("keys")
     @classmethod
     def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        seen = set()
         for key in value:
             kid, colon, secret = key.get_secret_value().partition(":")
             if not colon or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", kid) or len(secret) < 16:
                 raise ValueError("must be id:secret with a secret of at least 16 characters")
+            if kid in seen:
+                raise ValueError(f"names the key {kid} twice")
+            seen.add(kid)
         return value
 
     @model_validator(mode="after")
@@ -255,7 +264,7 @@ def parse_place(text: str) -> Place:
     if text == "off":
         return Place("off", "")
     if text.startswith("file:") and len(text) > len("file:"):
-        return Place("file", text.removeprefix("file:").replace("//", "/", 1))
+        return Place("file", text.removeprefix("file:").removeprefix("//"))
     if text.startswith("s3://"):
         bucket, _, prefix = text.removeprefix("s3://").partition("/")
         if bucket:
