@@ -271,7 +271,11 @@ async def _keep(
     service: Service, key: str, data: bytes, header: Header, *, created: bool
 ) -> Response:
     await service.originals.write(key, data, content_type=header.format.media_type)
-    await service.renderer.purge(Ref(stored.KIND, key))
+    try:
+        await service.renderer.purge(Ref(stored.KIND, key))
+    except ServiceError as error:
+        # The original is kept. Results of the one before have other keys: they are only in the way.
+        log.warning("results_not_purged", id=key, error=error.detail)
     return _kept(key, data, header, created=created)
 
 

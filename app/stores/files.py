@@ -96,7 +96,7 @@ class FileStore:
                     count = sum(len(files) for _, _, files, _ in os.fwalk(dir_fd=inner))
                 finally:
                     os.close(inner)
-                shutil.rmtree(name, dir_fd=folder)
+                _remove_tree(name, folder)
             finally:
                 os.close(folder)
             self._remove_empty(folders)
@@ -217,6 +217,18 @@ def _stat(key: str, found: os.stat_result) -> Stat:
         size=found.st_size,
         modified=datetime.fromtimestamp(found.st_mtime, UTC),
     )
+
+
+def _remove_tree(name: str, folder: int) -> None:
+    """Remove a folder and all in it, though somebody may be writing into it meanwhile."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            shutil.rmtree(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or attempt == _TRIES:
+                raise
+        else:
+            return
 
 
 def _close_opened(opening: asyncio.Future[int]) -> None:
