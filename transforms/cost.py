@@ -57,7 +57,7 @@ def estimate(work: Work) -> Cost:
     name = header.format.name
     fm = transform.fm if transform.fm in _ENCODE else name if transform.fm == "same" else "jpeg"
     fm = fm or "jpeg"
-    shrink = shrink_on_load(name, plan.region.size, plan.stored_scaled)
+    shrink = shrink_on_load(name, plan)
 
     original = header.size.pixels / _MEGA
     factor = _JPEG_SHRUNK if name == "jpeg" and shrink > 1 else _DECODE[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips
-from transforms.geometry import Box, Size
+from transforms.geometry import Box, Plan, Size
 from transforms.inspect import broken
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _LOADERS: Final = {
     "gif": libvips.Image.gifload_buffer,
     "tiff": libvips.Image.tiffload_buffer,
 }
-_JPEG_SHRINKS: Final = (8, 4, 2)
+_JPEG_SHRINKS: Final = (8.0, 4.0, 2.0)
 _PAGED: Final = ("webp", "avif", "gif", "tiff")
 
 
@@ -34,9 +34,9 @@ def load(data: bytes, work: Work) -> libvips.Image:
     options: dict[str, Any] = {"access": "sequential", "fail_on": "error"}
     if name in _PAGED and work.transform.page:
         options["page"] = work.transform.page
-    shrink = shrink_on_load(name, work.plan.region.size, work.plan.stored_scaled)
+    shrink = shrink_on_load(name, work.plan)
     if shrink > 1:
-        options |= {"shrink": shrink} if name == "jpeg" else {"scale": 1 / shrink}
+        options |= {"shrink": int(shrink)} if name == "jpeg" else {"scale": 1 / shrink}
     try:
         image = _LOADERS[name](data, **options)
     except libvips.Error as error:
@@ -55,15 +55,20 @@ def settle(image: libvips.Image, work: Work) -> libvips.Image:
         raise broken(work.header.format, error) from None
 
 
-def shrink_on_load(name: str, region: Size, target: Size) -> int:
-    """By how much to shrink while decoding, so that at least twice the target is left.
+def shrink_on_load(name: str, plan: Plan) -> float:
+    """By how much to shrink while decoding.
 
-    The resize after it needs that much for a sharp result.
+    WebP's decoder scales to any size, and well. JPEG's drops detail by powers of two: at least
+    twice the target is left, which the resize after it needs for a sharp result. So it is for any
+    crop, whose edges would else take in what lies beside it.
     """
-    if name not in ("jpeg", "webp"):
-        return 1
-    room = min(region.width / target.width, region.height / target.height) / 2
-    return next((shrink for shrink in _JPEG_SHRINKS if room >= shrink), 1)
+    region, target = plan.region.size, plan.stored_scaled
+    shrink = min(region.width / target.width, region.height / target.height)
+    if name == "webp" and region == plan.stored:
+        return max(1.0, shrink)
+    if name in ("jpeg", "webp"):
+        return next((step for step in _JPEG_SHRINKS if shrink >= 2 * step), 1.0)
+    return 1.0
 
 
 def map_region(region: Box, stored: Size, loaded: Size) -> Box:

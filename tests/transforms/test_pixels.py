@@ -262,7 +262,7 @@ def test_the_decoder_does_shrink_a_large_jpeg(large: dict[tuple[str, int], bytes
     shrinks = []
     for query in ("w=800", "w=300", "w=150", "w=50", "w=150&crop=0,0,700,700"):
         plan = pipeline.prepare(data, Transform.from_query(query), Limits()).plan
-        shrinks.append(shrink_on_load("jpeg", plan.region.size, plan.stored_scaled))
+        shrinks.append(shrink_on_load("jpeg", plan))
     assert shrinks == [1, 2, 4, 8, 2]
 
 
