@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 _GIVEN_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PROCESS: Final = secrets.token_hex(6).encode()
+_RESULT_ROUTES: Final = ("/thumb", "/thumb/{id}", "/transform")
 _NUMBERS: Final = itertools.count(1)
 
 COMMON_HEADERS: Final = (
@@ -107,7 +108,8 @@ class Envelope:
         if self.metrics is not None:
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.request_seconds.labels(route).observe(seconds)
-            self.metrics.sent_bytes.inc(sent)
+            if route in _RESULT_ROUTES and status < 300 and scope["method"] != "HEAD":
+                self.metrics.sent_bytes.inc(sent)
         log.info(
             "request",
             method=scope["method"],

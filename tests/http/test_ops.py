@@ -1,0 +1,205 @@
+"""For those who run the service: health, metrics, and what it understands."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import __version__
+from app.settings import Settings
+from app.telemetry import Metrics
+from tests.http import originals as draw
+from transforms import libvips
+from transforms.options import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [path for floor in ("app", "routers") for path in sorted((ROOT / floor).rglob("*.py"))]
+
+
+def test_livez_answers_whatever_happens(serve):
+    served = serve()
+    served.app.api.state.service.draining = True
+    assert served.get("/livez").json() == {"status": "alive"}
+
+
+def test_readyz_turns_when_the_replica_drains(serve, folder):
+    served = serve()
+    ready = served.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {
+        "status": "ready",
+        "version": __version__,
+        "libvips": "{}.{}.{}".format(*libvips.VERSION),
+        "renders_running": 0,
+        "renders_queued": 0,
+    }
+    served.app.api.state.service.draining = True
+    turned = served.get("/readyz")
+    assert turned.status_code == 503
+    assert turned.json()["status"] == "draining"
+    assert served.get("/thumb/cat.jpg?w=20").status_code == 200
+
+
+def test_a_replica_that_drains_has_its_clients_leave(serve, folder):
+    served = serve()
+    for _ in range(2):
+        assert "close" not in served.get("/thumb/cat.jpg?w=20").headers.get("connection", "")
+    served.app.drain()
+    for path in ("/thumb/cat.jpg?w=20", "/thumb/cat.jpg?w=20", "/livez", "/nowhere"):
+        assert served.get(path).headers["connection"] == "close"
+    assert served.get("/readyz").status_code == 503
+
+
+def declared():
+    """The names of every metric that the service has of its own."""
+    return {
+        family.name
+        for family in Metrics().registry.collect()
+        if family.name.startswith("pixelmill_")
+    }
+
+
+def test_metrics_are_what_prometheus_reads_and_all_are_there(serve, folder, until):
+    served = serve()
+    for _ in range(2):
+        served.get("/thumb/cat.jpg?w=20")
+    served.get("/thumb/missing.jpg")
+    until(lambda: served.metric("pixelmill_requests_total") == 3)
+    answer = served.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    assert declared() <= families.keys()
+    assert {"process_resident_memory_bytes", "process_open_fds"} <= families.keys()
+    for name in declared():
+        assert families[name].documentation, name
+    values = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families.values()
+        for sample in family.samples
+    }
+    route = ("route", "/thumb/{id}")
+    assert values["pixelmill_requests_total", route, ("status", "200")] == 2
+    assert values["pixelmill_requests_total", route, ("status", "404")] == 1
+    assert values["pixelmill_results_total", ("tier", "render")] == 1
+    assert values["pixelmill_results_total", ("tier", "memory")] == 1
+    assert values["pixelmill_renders_total", ("original", "jpeg"), ("result", "jpeg")] == 1
+    assert values["pixelmill_downloads_total", ("outcome", "complete"), ("source", "id")] == 1
+    size = len((folder.path / "cat.jpg").read_bytes())
+    assert values[("pixelmill_rendered_original_bytes_total",)] == size
+    assert values[("pixelmill_memory_tier_bytes",)] > 0
+
+
+def test_the_bytes_that_are_sent_are_counted_hits_and_misses_alike(serve, folder, until):
+    served = serve()
+    sizes = [len(served.get("/thumb/cat.jpg?w=20").content) for _ in range(3)]
+    until(lambda: served.metric("pixelmill_requests_total") == 3)
+    assert served.metric("pixelmill_sent_bytes_total") == sum(sizes)
+    served.client.head("/thumb/cat.jpg?w=20")
+    served.client.head("/thumb/cat.jpg?w=20", headers={"authorization": "Bearer x"})
+    served.client.head("/thumb/missing.jpg")
+    until(lambda: served.metric("pixelmill_requests_total") == 6)
+    assert served.metric("pixelmill_sent_bytes_total") == sum(sizes)
+
+
+def test_the_labels_of_metrics_are_bounded_whatever_is_asked_for(serve, folder):
+    served = serve()
+    for n in range(5):
+        served.get(f"/nowhere/{n}")
+        served.get(f"/thumb/missing-{n}.jpg?w={n}")
+        served.get(f"/images/missing-{n}.jpg")
+        served.get(f"/thumb?url=https://host-{n}.example/a.jpg")
+        served.client.request(f"METHOD{n}", "/thumb/cat.jpg")
+        served.client.post(f"/transform?w={n + 1}", content=draw.TEXT)
+    text = served.get("/metrics").text
+    routes = set(re.findall(r'route="([^"]*)"', text))
+    assert routes <= {
+        "/thumb/{id}",
+        "/thumb",
+        "/images/{id}",
+        "/images",
+        "/transform",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/schema",
+        "/",
+        "unmatched",
+    }
+    assert "missing-1" not in text
+    assert "host-1" not in text
+
+
+def test_the_schema_has_a_row_for_every_option(standing):
+    schema = standing.get("/schema").json()
+    rows = {row["name"]: row for row in schema["parameters"]}
+    assert list(rows) == [option.name for option in OPTIONS]
+    for option in OPTIONS:
+        row = rows[option.name]
+        assert {option.name, *row["aliases"]} == set(option.spellings)
+        assert row["help"]
+        assert row["expects"]
+        # Its own example and default are values that it takes.
+        option.kind.read(row["example"])
+        if row["default"] is not None:
+            assert option.kind.read(row["default"]) == option.default
+    assert set(schema["formats"]) == {"jpeg", "png", "webp", "avif", "gif", "tiff"}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/schema", "/", "/openapi.json"])
+def test_head_is_answered_wherever_get_is(standing, path):
+    head = standing.client.head(path)
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-type"] == standing.get(path).headers["content-type"]
+
+
+def test_the_front_page_names_paths_that_there_are(standing):
+    page = standing.get("/").json()
+    assert page["service"] == "pixelmill"
+    assert standing.get(page["parameters"]).status_code == 200
+    assert standing.get(page["openapi"]).status_code == 200
+
+
+def attributes_read(paths):
+    """Every name that stands after a dot somewhere in these files."""
+    return {
+        node.attr
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def test_every_metric_is_counted_somewhere():
+    elsewhere = attributes_read([path for path in SOURCES if path.name != "telemetry.py"])
+    public = {name for name in vars(Metrics()) if not name.startswith("_")}
+    assert public - elsewhere - {"registry"} == set()
+
+
+def test_every_setting_is_read_somewhere():
+    """Outside settings.py, or there by a property that is read outside."""
+    settings_file = ROOT / "app" / "settings.py"
+    elsewhere = attributes_read([path for path in SOURCES if path != settings_file])
+    (settings_class,) = (
+        node
+        for node in ast.parse(settings_file.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+    )
+    by_property = {
+        node.attr
+        for method in settings_class.body
+        if isinstance(method, ast.FunctionDef) and method.name in elsewhere
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
+    }
+    assert set(Settings.model_fields) - elsewhere - by_property == set()
+
+
+def test_every_setting_says_what_it_is_for():
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name

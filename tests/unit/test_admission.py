@@ -1,0 +1,377 @@
+"""Admission: who may have a processor, in which order, and who is told to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import SimpleNamespace
+
+import pytest
+
+from app import admission as module
+from app.admission import Admission, Lane
+from app.errors import Overloaded
+from transforms.cost import Cost
+
+NO_END = float("inf")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    found = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=found.monotonic))
+    return found
+
+
+def build(*, processors=1, memory=1000, interactive=NO_END, api=NO_END, on_wait=None):
+    return Admission(
+        processors=processors,
+        memory=memory,
+        budgets={Lane.INTERACTIVE: interactive, Lane.API: api, Lane.JOBS: NO_END},
+        on_wait=on_wait or (lambda lane, seconds: None),
+    )
+
+
+def cost(seconds=1.0, memory=1, kind=("jpeg", "jpeg")):
+    return Cost(seconds=seconds, memory=memory, kind=kind)
+
+
+async def settle():
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+def ask(admission, lane=Lane.INTERACTIVE, **options):
+    return asyncio.create_task(admission.enter(lane, cost(**options)))
+
+
+async def test_a_free_processor_is_granted_at_once(clock):
+    waits = []
+    admission = build(processors=2, on_wait=lambda *wait: waits.append(wait))
+    first = await admission.enter(Lane.INTERACTIVE, cost())
+    second = await admission.enter(Lane.API, cost())
+    assert (admission.running, admission.queued) == (2, 0)
+    assert waits == [(Lane.INTERACTIVE, 0.0), (Lane.API, 0.0)]
+    first.release(learn=False)
+    second.release(learn=False)
+    assert admission.running == 0
+
+
+async def test_who_finds_none_waits_until_one_is_given_back(clock):
+    waits = []
+    admission = build(on_wait=lambda *wait: waits.append(wait))
+    first = await admission.enter(Lane.INTERACTIVE, cost())
+    second = ask(admission)
+    await settle()
+    assert (admission.running, admission.queued) == (1, 1)
+    assert not second.done()
+    clock.now += 0.75
+    first.release(learn=False)
+    (await second).release(learn=False)
+    assert waits[1] == (Lane.INTERACTIVE, 0.75)
+    assert (admission.running, admission.queued) == (0, 0)
+
+
+async def test_the_budget_is_in_seconds_of_estimated_work(clock):
+    admission = build(interactive=1.0)
+    await admission.enter(Lane.INTERACTIVE, cost(0.6))
+    queued = ask(admission, seconds=0.6)  # an estimated wait of 0.6
+    await settle()
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(1.2)
+    for _ in range(3):
+        with pytest.raises(Overloaded, match=r"1\.20 s exceeds the 1 s") as caught:
+            await admission.enter(Lane.INTERACTIVE, cost(0.001))
+        assert 2 <= caught.value.retry_after <= 3
+    with pytest.raises(Overloaded):
+        admission.check(Lane.INTERACTIVE)
+    assert admission.queued == 1
+    queued.cancel()
+
+
+async def test_what_has_run_for_a_while_is_waited_for_less(clock):
+    admission = build(interactive=1.0)
+    await admission.enter(Lane.INTERACTIVE, cost(0.6))
+    queued = ask(admission, seconds=0.6)
+    await settle()
+    clock.now += 0.3
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(0.9)
+    admission.check(Lane.INTERACTIVE)
+    clock.now += 100  # longer than was estimated: it may end any moment
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(0.6)
+    queued.cancel()
+
+
+async def test_more_processors_bear_more(clock):
+    admission = build(processors=4, interactive=1.0)
+    for _ in range(4):
+        await admission.enter(Lane.INTERACTIVE, cost(1.0))
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(1.0)
+    queued = ask(admission, seconds=1.0)
+    await settle()
+    with pytest.raises(Overloaded):
+        admission.check(Lane.INTERACTIVE)
+    queued.cancel()
+
+
+async def test_retry_after_is_never_absurd(clock):
+    admission = build(interactive=0.0)
+    await admission.enter(Lane.INTERACTIVE, cost(5000.0))
+    with pytest.raises(Overloaded) as caught:
+        admission.check(Lane.INTERACTIVE)
+    assert caught.value.retry_after == 30
+
+
+async def test_without_a_budget_only_who_need_not_wait_is_let_in(clock):
+    admission = build(interactive=0.0)
+    ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0))
+    with pytest.raises(Overloaded):
+        await admission.enter(Lane.INTERACTIVE, cost(1.0))
+    ticket.release(learn=False)
+    await admission.enter(Lane.INTERACTIVE, cost(1.0))
+
+
+async def test_each_lane_has_a_budget_and_sees_only_what_goes_before_it(clock):
+    admission = build(interactive=1.0, api=5.0)
+    await admission.enter(Lane.INTERACTIVE, cost(0.5))
+    waiting = [
+        ask(admission, Lane.API, seconds=3.0),
+        ask(admission, Lane.JOBS, seconds=99.0),
+    ]
+    await settle()
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(0.5)
+    assert admission.estimated_wait(Lane.API) == pytest.approx(3.5)
+    assert admission.estimated_wait(Lane.JOBS) == pytest.approx(102.5)
+    admission.check(Lane.INTERACTIVE)
+    admission.check(Lane.API)
+    for task in waiting:
+        task.cancel()
+
+
+async def test_lanes_go_in_their_order_and_each_in_order_of_arrival(clock):
+    admission = build()
+    ticket = await admission.enter(Lane.INTERACTIVE, cost())
+    order = []
+    arrivals = [
+        (Lane.JOBS, "job 1"),
+        (Lane.API, "api 1"),
+        (Lane.INTERACTIVE, "get 1"),
+        (Lane.API, "api 2"),
+        (Lane.JOBS, "job 2"),
+        (Lane.INTERACTIVE, "get 2"),
+    ]
+
+    async def run(lane, name):
+        granted = await admission.enter(lane, cost())
+        order.append(name)
+        await settle()
+        granted.release(learn=False)
+
+    tasks = []
+    for lane, name in arrivals:
+        tasks.append(asyncio.create_task(run(lane, name)))
+        await settle()
+    ticket.release(learn=False)
+    await asyncio.gather(*tasks)
+    assert order == ["get 1", "get 2", "api 1", "api 2", "job 1", "job 2"]
+
+
+@pytest.mark.parametrize("processors", [2, 3, 5])
+async def test_jobs_never_take_the_last_processor(clock, processors):
+    admission = build(processors=processors)
+    jobs = [ask(admission, Lane.JOBS) for _ in range(processors + 3)]
+    await settle()
+    assert admission.running == processors - 1
+    get = ask(admission, Lane.INTERACTIVE)
+    await settle()
+    assert get.done()
+    assert admission.running == processors
+    get.result().release(learn=False)
+    await settle()
+    assert admission.running == processors - 1
+    for job in jobs:
+        job.cancel()
+
+
+async def test_the_processor_that_jobs_leave_free_is_there_for_whoever_comes(clock):
+    admission = build(processors=2, interactive=0.5)
+    await admission.enter(Lane.JOBS, cost(60.0))
+    waiting = ask(admission, Lane.JOBS, seconds=60.0)
+    await settle()
+    assert (admission.running, admission.queued) == (1, 1)
+    # One processor is idle, and nobody goes before this one.
+    assert admission.estimated_wait(Lane.INTERACTIVE) == 0.0
+    await admission.enter(Lane.INTERACTIVE, cost(0.1))
+    assert (admission.running, admission.queued) == (2, 1)
+    waiting.cancel()
+
+
+async def test_where_there_is_one_processor_jobs_have_it_when_nobody_else_wants_it(clock):
+    admission = build(processors=1)
+    job = await admission.enter(Lane.JOBS, cost())
+    waiting = [ask(admission, Lane.JOBS), ask(admission, Lane.INTERACTIVE)]
+    await settle()
+    job.release(learn=False)
+    await settle()
+    assert [task.done() for task in waiting] == [False, True]
+    waiting[0].cancel()
+
+
+async def test_what_runs_at_once_stays_within_the_memory(clock):
+    admission = build(processors=8, memory=100)
+    first = await admission.enter(Lane.INTERACTIVE, cost(memory=60))
+    second = ask(admission, memory=60)
+    third = ask(admission, memory=40)  # would fit, but it does not overtake
+    await settle()
+    assert admission.running == 1
+    first.release(learn=False)
+    await settle()
+    assert admission.running == 2
+    assert second.done()
+    assert third.done()
+
+
+async def test_what_exceeds_the_memory_by_itself_runs_alone(clock):
+    admission = build(processors=8, memory=100)
+    small = await admission.enter(Lane.INTERACTIVE, cost(memory=1))
+    huge = ask(admission, memory=5000)
+    await settle()
+    assert not huge.done()
+    small.release(learn=False)
+    await settle()
+    assert huge.done()
+    other = ask(admission, memory=1)
+    await settle()
+    assert not other.done()
+    huge.result().release(learn=False)
+    await settle()
+    assert other.done()
+
+
+async def test_who_is_cancelled_leaves_the_queue(clock):
+    admission = build(interactive=2.0)
+    ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0))
+    leaving = ask(admission, seconds=1.0)
+    await settle()
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(2.0)
+    leaving.cancel()
+    await settle()
+    assert admission.queued == 0
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(1.0)
+    staying = ask(admission)
+    await settle()
+    ticket.release(learn=False)
+    await settle()
+    assert staying.done()
+    assert admission.running == 1
+
+
+async def test_who_is_cancelled_in_the_moment_of_the_grant_passes_it_on(clock):
+    admission = build()
+    ticket = await admission.enter(Lane.INTERACTIVE, cost())
+    leaving, staying = ask(admission), ask(admission)
+    await settle()
+    ticket.release(learn=False)  # granted, but not yet awake
+    leaving.cancel()
+    await settle()
+    assert leaving.cancelled()
+    assert staying.done()
+    assert (admission.running, admission.queued) == (1, 0)
+    staying.result().release(learn=False)
+    assert (await admission.enter(Lane.INTERACTIVE, cost())).memory == 1
+
+
+async def test_a_ticket_that_is_released_twice_frees_one_processor(clock):
+    admission = build(processors=1)
+    ticket = await admission.enter(Lane.INTERACTIVE, cost())
+    ticket.release(learn=False)
+    second = await admission.enter(Lane.INTERACTIVE, cost())
+    ticket.release(learn=False)
+    assert admission.running == 1
+    second.release(learn=False)
+    assert admission.running == 0
+
+
+async def test_estimates_follow_what_renders_of_their_kind_take(clock):
+    admission = build(processors=1, interactive=NO_END)
+
+    async def render(took, kind):
+        ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0, kind=kind))
+        estimated = ticket.seconds
+        clock.now += took
+        ticket.release(learn=True)
+        return estimated
+
+    slow, quick = ("png", "avif"), ("jpeg", "jpeg")
+    assert await render(3.0, slow) == 1.0
+    for _ in range(100):
+        await render(3.0, slow)
+    assert await render(3.0, slow) == pytest.approx(3.0, rel=0.01)
+    assert await render(1.0, quick) == 1.0
+    # One that hangs does not spoil them all, and none is ever taken for free.
+    await render(100_000.0, quick)
+    assert await render(1.0, quick) < 2.0
+    for _ in range(200):
+        await render(0.0, quick)
+    assert await render(0.0, quick) == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_no_processor_is_ever_lost_or_given_twice(seed):
+    dice = random.Random(seed)
+    processors, memory = dice.randint(1, 4), 100
+    admission = build(processors=processors, memory=memory, interactive=50.0, api=80.0)
+    held = []
+    counts = {"done": 0, "refused": 0, "cancelled": 0}
+
+    def check():
+        assert len(held) <= processors
+        assert sum(ticket.memory for ticket in held) <= memory or len(held) == 1
+        assert admission.running <= processors
+
+    async def one():
+        await asyncio.sleep(dice.random() * 0.02)
+        lane = dice.choice(list(Lane))
+        try:
+            ticket = await admission.enter(lane, cost(dice.random() * 5, dice.randint(1, 130)))
+        except Overloaded:
+            counts["refused"] += 1
+            return
+        held.append(ticket)
+        check()
+        try:
+            for _ in range(dice.randint(0, 4)):
+                await asyncio.sleep(0)
+                check()
+        finally:
+            held.remove(ticket)
+            ticket.release(learn=dice.random() < 0.5)
+        counts["done"] += 1
+
+    async def troubled():
+        task = asyncio.create_task(one())
+        if dice.random() < 0.4:
+            await asyncio.sleep(dice.random() * 0.03)
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            counts["cancelled"] += 1
+
+    await asyncio.gather(*(troubled() for _ in range(250)))
+    assert sum(counts.values()) == 250
+    assert counts["done"]
+    assert (admission.running, admission.queued) == (0, 0)
+    assert (admission._reserved, admission._reserved_memory) == (0, 0)
+    # And all of them can be had again.
+    tickets = [await admission.enter(Lane.INTERACTIVE, cost()) for _ in range(processors)]
+    assert admission.running == processors
+    for ticket in tickets:
+        ticket.release(learn=False)
