@@ -64,6 +64,7 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         # Their pages load scripts from elsewhere; the document itself is at /openapi.json.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     problems.install(app)
     for router in (thumb.router, images.router, transform.router, ops.router):

@@ -96,6 +96,7 @@ class Renderer:
         self._max_seconds = max_seconds
         self._metrics = metrics
         self._identities: OrderedDict[Ref, tuple[Identity, float]] = OrderedDict()
+        self._asking: set[Ref] = set()
         self._identifying: Flights[Ref, Identity] = Flights()
         self._fetching: Flights[tuple[Ref, str], bytes] = Flights()
         self._rendering: Flights[str, tuple[Rendered, Timings]] = Flights()
@@ -129,6 +130,7 @@ class Renderer:
     def forget(self, ref: Ref) -> None:
         """Ask for the original's version anew the next time."""
         self._identities.pop(ref, None)
+        self._asking.discard(ref)
 
     async def purge(self, ref: Ref) -> int:
         """Remove every result of an original from every tier of this replica."""
@@ -147,8 +149,14 @@ class Renderer:
             return known[0]
 
         async def ask() -> Identity:
-            found = await self._sources[ref.kind].identify(ref.name, known[0] if known else None)
-            self._remember(ref, found)
+            self._asking.add(ref)
+            try:
+                source = self._sources[ref.kind]
+                found = await source.identify(ref.name, known[0] if known else None)
+                if ref in self._asking:  # else it was replaced or deleted meanwhile
+                    self._remember(ref, found)
+            finally:
+                self._asking.discard(ref)
             return found
 
         return await self._identifying.join(ref, ask)

@@ -104,6 +104,18 @@ def measure(*, quick: bool) -> Report:
                     break
 
     report.add_table("ms of processor time per image", _rows(taken, differences))
+    report.add_table(
+        "bare / service by originals, median of rounds",
+        [
+            {
+                "originals": group,
+                "all operations": middle(
+                    _ratios_of_rounds({cell: taken[cell] for cell in cells if cell[0] == group})
+                ),
+            }
+            for group in originals.groups
+        ],
+    )
     ratios = _ratios_of_rounds(taken)
     with_reading = middle(_ratios_of_rounds(taken, reading=True))
     report.figures = {

@@ -48,6 +48,8 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
         },
     }
 }
+# What is no picture is sent as bytes, to be saved and never shown.
+_CONTENT: Final[dict[str, Any]] = {"image/*": {}, "application/octet-stream": {}}
 _KEPT: Final[dict[str, Any]] = {
     "description": "The original is kept",
     "content": {
@@ -115,8 +117,8 @@ async def post_image(request: Request) -> Response:
     summary="An original as it was kept",
     response_class=Response,
     responses={
-        200: {"description": "The original", "content": {"image/*": {}}},
-        206: {"description": "The part of it that was asked for", "content": {"image/*": {}}},
+        200: {"description": "The original", "content": _CONTENT},
+        206: {"description": "The part of it that was asked for", "content": _CONTENT},
         304: {"description": "The client has it already"},
         416: {"description": "The range lies outside the original"},
         **openapi.problems(400, 403, 404, 409, 502, 504),

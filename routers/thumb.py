@@ -85,7 +85,12 @@ async def _thumb(request: Request, ref: Ref) -> Response:
         return response
 
     answer = await while_connected(request, renderer.answer(keyed, lane=Lane.INTERACTIVE))
-    headers["etag"] = etag_of(answer.rendered.key)  # it may have been replaced meanwhile
+    headers |= validator_headers(  # the original may have been replaced meanwhile
+        etag=etag_of(answer.rendered.key),
+        caching=headers["cache-control"],
+        varies=varies,
+        modified=answer.rendered.modified,
+    )
     if grant.shared and grant.expires is None:
         # What a token was let to see, or a signature for a time, is not for whoever asks next.
         record_hit(

@@ -31,6 +31,7 @@ def nothing_is_left(served):
     return (
         not any(len(flight) for flight in flights)
         and not renderer._to_keep
+        and not getattr(renderer, "_asking", None)
         and parts(served).admission.running == 0
         and parts(served).admission.queued == 0
         and not any(each._budget.held for each in downloads)

@@ -177,7 +177,18 @@ def test_a_method_that_a_path_does_not_take_is_405_and_says_which_it_takes(stand
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/thumbs/a", "/favicon.ico", "/docs", "/%00", "/%ff", "/" + "a" * 500]
+    "path",
+    [
+        "/nowhere",
+        "/thumbs/a",
+        "/favicon.ico",
+        "/docs",
+        "/%00",
+        "/%ff",
+        "/livez/",
+        "/schema/",
+        "/" + "a" * 500,
+    ],
 )
 def test_a_path_that_leads_nowhere_is_404(standing, path):
     check(standing.get(path), 404, "not_found")

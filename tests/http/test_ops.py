@@ -96,8 +96,7 @@ def test_metrics_are_what_prometheus_reads_and_all_are_there(serve, folder, unti
 def test_the_bytes_that_are_sent_are_counted_hits_and_misses_alike(serve, folder, until):
     served = serve()
     sizes = [len(served.get("/thumb/cat.jpg?w=20").content) for _ in range(3)]
-    until(lambda: served.metric("pixelmill_requests_total") == 3)
-    assert served.metric("pixelmill_sent_bytes_total") == sum(sizes)
+    until(lambda: served.metric("pixelmill_sent_bytes_total") == sum(sizes))
     served.client.head("/thumb/cat.jpg?w=20")
     served.client.head("/thumb/cat.jpg?w=20", headers={"authorization": "Bearer x"})
     served.client.head("/thumb/missing.jpg")
