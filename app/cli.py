@@ -207,7 +207,7 @@ def _allocator() -> str:
 def health() -> None:
     """Exit with 0 where the service of these settings is ready: for container health checks."""
     import urllib.request
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
 
     with _failing_plainly():
         settings = _settings()
@@ -215,6 +215,10 @@ def health() -> None:
         try:
             with urllib.request.urlopen(f"http://{host}:{settings.port}/readyz", timeout=2):
                 print("ready")
+        except HTTPError as error:
+            error.close()
+            print(f"not ready: {error.code}", file=sys.stderr)
+            raise typer.Exit(1) from None
         except URLError as error:
             print(f"not ready: {error.reason}", file=sys.stderr)
             raise typer.Exit(1) from None

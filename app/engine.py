@@ -61,9 +61,12 @@ class Engine:
             raise
 
     def _finish(self, future: asyncio.Future[Result], ticket: Ticket, began: float) -> None:
-        failed = future.cancelled() or future.exception() is not None
-        self._on_busy(time.monotonic() - began)
-        ticket.release(learn=not failed)
+        error = None if future.cancelled() else future.exception()
+        took = time.monotonic() - began
+        self._on_busy(took)
+        # One that overran its time teaches the estimate as well: else its kind would stay cheap.
+        finished = not future.cancelled() and error is None
+        ticket.release(learn=finished or took >= self._timeout)
 
     def close(self) -> None:
         """Let threads end. Does not wait for a decoder that hangs."""

@@ -95,7 +95,7 @@ class StoredTier:
         # What is being written must not come back after the purge.
         writing = [task for task, of in self._tasks.items() if of == ref]
         if writing:
-            await asyncio.wait(writing)
+            await asyncio.wait(writing, timeout=_CLOSE_TIMEOUT)
         return await self._store.delete_prefix(prefix_of(ref))
 
     async def settle(self) -> None:

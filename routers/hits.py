@@ -22,9 +22,9 @@ from routers.conditional import matches
 from routers.envelope import request_id
 from routers.negotiation import accepted
 
-_LIMIT: Final = 50_000
+_LIMIT: Final = 20_000
 _ROUTES: Final = ("/thumb", "/thumb/{id}")
-_LONGEST: Final = 4096
+_LONGEST: Final = 512
 """Requests longer than this, in bytes, leave no shortcut: their memory is the client's to fill."""
 
 RawHeaders = list[tuple[bytes, bytes]]

@@ -15,12 +15,19 @@ from transforms.options import OUTPUTS
 from transforms.transform import Transform
 
 _PREFERENCES: Final = {"format": ("webp",), "avif": ("avif", "webp"), "none": ()}
+_REMEMBERED: Final = 512
 _NEGOTIATED: Final = {b"image/avif": "avif", b"image/webp": "webp"}
 
 
-@lru_cache(maxsize=1024)
 def accepted(accept: bytes) -> frozenset[str]:
     """The newer formats that an Accept header names."""
+    if len(accept) > _REMEMBERED:
+        return _accepted.__wrapped__(accept)  # as long as it is, it is the client's to fill memory
+    return _accepted(accept)
+
+
+@lru_cache(maxsize=1024)
+def _accepted(accept: bytes) -> frozenset[str]:
     found = set()
     for part in accept.lower().split(b","):
         media, *parameters = (piece.strip() for piece in part.split(b";"))
