@@ -78,6 +78,8 @@ class HitPath:
         path, query = scope["raw_path"], scope["query_string"]
         if len(path) + len(query) > _LONGEST:
             return
+        if self._memory_tier is None or self._memory_tier.get(shortcut.key) is None:
+            return  # it would lead nowhere, and take memory
         accept = b", ".join(value for name, value in scope["headers"] if name == b"accept")
         self._shortcuts[path, query, accepted(accept)] = shortcut
         while len(self._shortcuts) > _LIMIT:
@@ -108,6 +110,8 @@ class HitPath:
         if shortcut is not None and shortcut.until > time.monotonic():
             found = self._memory_tier.get(shortcut.key)
         if shortcut is None or found is None:
+            if shortcut is not None:
+                del self._shortcuts[scope["raw_path"], scope["query_string"], accepted(accept)]
             await self._app(scope, receive, send)
             return
 
