@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from app.admission import Ticket
 from app.errors import RenderTimeout
-from transforms import pipeline
-from transforms.pipeline import Result, Stop, Work
+from transforms.pipeline import Stop
+
+T = TypeVar("T")
 
 _SWITCH_INTERVAL: Final = 0.0005
 """Seconds before a thread must let another run. libvips calls are many and short: beside a busy
@@ -39,15 +39,13 @@ class Engine:
         self._threads = ThreadPoolExecutor(processors, thread_name_prefix="render")
         sys.setswitchinterval(_SWITCH_INTERVAL)
 
-    async def run(self, data: bytes, work: Work, ticket: Ticket) -> Result:
-        """Render with a processor that has been granted, and give it back when the thread ends.
+    async def run(self, work: Callable[[Stop], T], ticket: Ticket) -> T:
+        """Work with a processor that has been granted, and give it back when the thread ends.
 
-        Raises RenderTimeout, and what `pipeline.run` raises.
+        Raises RenderTimeout, and what the work raises.
         """
         stop = Stop()
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, partial(pipeline.run, data, work, stop)
-        )
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work, stop)
         began = time.monotonic()
         future.add_done_callback(lambda done: self._finish(done, ticket, began))
         try:
@@ -60,7 +58,7 @@ class Engine:
             stop.request()
             raise
 
-    def _finish(self, future: asyncio.Future[Result], ticket: Ticket, began: float) -> None:
+    def _finish(self, future: asyncio.Future[Any], ticket: Ticket, began: float) -> None:
         error = None if future.cancelled() else future.exception()
         took = time.monotonic() - began
         self._on_busy(took)

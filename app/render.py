@@ -11,7 +11,8 @@
     9  keep       in memory now, in the stored tier behind the answer
 
 GET, POST, jobs and the command line all come through here. A processor is held in step 8 and
-nowhere else: neither a slow origin nor a slow client can hold one.
+nowhere else: neither a slow origin nor a slow client can hold one. Several results of one original
+take the path together (`answer_all`): one download, one decode, one processor.
 """
 
 from __future__ import annotations
@@ -20,40 +21,60 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from app.admission import Admission, Lane
+from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
+from app.children import Child, Children
 from app.engine import Engine
-from app.errors import OriginalChanged, problem_of
+from app.errors import InvalidRequest, OriginalChanged, OriginalMissing, problem_of
 from app.flights import Flights
 from app.results import StoredTier
+from app.sources import stored
 from app.sources.base import Identity, Ref, Source
+from app.stores.base import check_key
 from app.telemetry import Metrics, Timings
 from transforms import pipeline
-from transforms.cost import Cost, estimate
-from transforms.errors import InvalidOption
+from transforms.cost import Cost, estimate_all
+from transforms.errors import InvalidOption, UnsupportedFormat
+from transforms.foreign_raster import drawn
+from transforms.formats import SNIFFED_BYTES, sniff
+from transforms.inspect import Header, header_of_leaf, look
+from transforms.libvips import Image
 from transforms.limits import Limits
+from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
+
+T = TypeVar("T")
 
 _KNOWN: Final = 20_000
 """Identities that are remembered."""
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
 _USUAL_EFFORT: Final = 2
+_MARK: Final = Transform.from_query("w=2048&h=2048&fit=inside&frames=1").with_output("png")
+"""What a watermark is decoded with: larger ones are not needed, as it must fit into a result."""
 UPLOAD: Final = "upload"
 """The kind of an original that comes with the request itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyed:
-    """A request whose original has been identified: steps 1 and 2 are done."""
+    """A request whose originals have been identified: steps 1 and 2 are done.
+
+    `others` are those merged with the first and `marks` its watermarks, in the transform's order.
+    """
 
     identity: Identity
     transform: Transform
     key: str
+    others: tuple[Identity, ...] = ()
+    marks: tuple[Identity, ...] = ()
 
     @property
     def fm(self) -> str:
@@ -81,6 +102,7 @@ class Renderer:
         stored_tier: StoredTier,
         admission: Admission,
         engine: Engine,
+        children: Children | None,
         limits: Limits,
         freshness: float,
         max_seconds: float,
@@ -91,6 +113,7 @@ class Renderer:
         self._stored_tier = stored_tier
         self._admission = admission
         self._engine = engine
+        self._children = children
         self._limits = limits
         self._freshness = freshness
         self._max_seconds = max_seconds
@@ -99,33 +122,55 @@ class Renderer:
         self._asking: set[Ref] = set()
         self._identifying: Flights[Ref, Identity] = Flights()
         self._fetching: Flights[tuple[Ref, str], bytes] = Flights()
-        self._rendering: Flights[str, tuple[Rendered, Timings]] = Flights()
+        self._rendering: Flights[tuple[str, ...], tuple[list[Rendered], Timings]] = Flights()
+        self._bitmaps = BitmapTier()
         self._to_keep: dict[str, Ref] = {}
         """Renders under way whose results may be kept: a purge takes its original's out."""
 
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
         """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`)."""
         identity = await self._identify(ref)
-        return Keyed(identity=identity, transform=transform, key=key_of(identity, transform))
+        return await self._key(identity, transform)
 
     async def answer(self, keyed: Keyed, *, lane: Lane) -> Answer:
         """Steps 3 to 9. Raises what any of them raises; see `app.errors`."""
+        (answer,) = await self.answer_all([keyed], lane=lane)
+        return answer
+
+    async def answer_all(self, keyeds: Sequence[Keyed], *, lane: Lane) -> list[Answer]:
+        """Steps 3 to 9 for several results of one original, which is fetched and decoded once."""
         for attempt in range(1, _TRIES + 1):
             try:
-                return await self._answer(keyed, lane)
+                return await self._answer_all(keyeds, lane)
             except OriginalChanged:
-                self.forget(keyed.identity.ref)
+                for keyed in keyeds:
+                    for identity in (keyed.identity, *keyed.others, *keyed.marks):
+                        self.forget(identity.ref)
                 if attempt == _TRIES:
                     raise
-                keyed = await self.identify(keyed.identity.ref, keyed.transform)
+                keyeds = [await self.identify(k.identity.ref, k.transform) for k in keyeds]
         raise AssertionError("unreachable")
 
     async def render_upload(self, data: bytes, transform: Transform, *, lane: Lane) -> Answer:
         """Render bytes that came with the request. Nothing of them is stored."""
         version = hashlib.sha256(data).hexdigest()
         identity = Identity(ref=Ref(UPLOAD, version), version=version, size=len(data), body=data)
-        keyed = Keyed(identity=identity, transform=transform, key=key_of(identity, transform))
-        return await self._answer(keyed, lane)
+        (answer,) = await self._answer_all([await self._key(identity, transform)], lane)
+        return answer
+
+    async def look(self, data: bytes) -> Header:
+        """Read the header of an original, and check it against the limits.
+
+        Raises BrokenImage, UnsupportedFormat, SourceTooLarge, Overloaded.
+        """
+        image_format = sniff(data[:SNIFFED_BYTES])
+        if image_format.foreign:
+            async with self._open_foreign(image_format.name, data, page=0) as child:
+                header = header_of_leaf(image_format, child.leaf)
+        else:
+            header = await asyncio.to_thread(look, data)
+        self._limits.check_original(header, page=0, frames=1)
+        return header
 
     def forget(self, ref: Ref) -> None:
         """Ask for the original's version anew the next time."""
@@ -142,6 +187,20 @@ class Renderer:
         """For how many seconds more the original's version need not be asked for."""
         known = self._identities.get(ref)
         return 0.0 if known is None else max(0.0, known[1] - time.monotonic())
+
+    async def _key(self, identity: Identity, transform: Transform) -> Keyed:
+        others = await self._identify_named(transform.merge or (), "merge")
+        marks = await self._identify_named(transform.mark_ids, "watermark")
+        key = key_of(transform, identity, *others, *marks)
+        return Keyed(identity=identity, transform=transform, key=key, others=others, marks=marks)
+
+    async def _identify_named(self, ids: Sequence[str], param: str) -> tuple[Identity, ...]:
+        """Identify the originals that a parameter names."""
+        try:
+            refs = [Ref(stored.KIND, check_key(name)) for name in ids]
+            return tuple(await asyncio.gather(*map(self._identify, refs)))
+        except (OriginalMissing, InvalidRequest) as error:
+            raise type(error)(f"{param}: {error.detail}", param=param) from None
 
     async def _identify(self, ref: Ref) -> Identity:
         known = self._identities.get(ref)
@@ -168,59 +227,157 @@ class Renderer:
         while len(self._identities) > _KNOWN:
             self._identities.popitem(last=False)
 
-    async def _answer(self, keyed: Keyed, lane: Lane) -> Answer:
+    async def _answer_all(self, keyeds: Sequence[Keyed], lane: Lane) -> list[Answer]:
+        found: dict[str, Answer] = {}
+        for keyed in keyeds:
+            if answer := await self._find(keyed):
+                found[keyed.key] = answer
+        by_page: dict[int, dict[str, Keyed]] = {}
+        for keyed in keyeds:
+            if keyed.key not in found:
+                by_page.setdefault(keyed.transform.page or 0, {})[keyed.key] = keyed
+        for missing in by_page.values():
+            began = time.perf_counter()
+            made, shared = await self._rendering.join(
+                tuple(missing), partial(self._render, list(missing.values()), lane)
+            )
+            timings = Timings()
+            for stage, seconds in shared.items():
+                timings.add(stage, seconds)
+            timings.add("total", time.perf_counter() - began)
+            for rendered in made:
+                answer = Answer(rendered=rendered, tier="render", timings=timings)
+                found[rendered.key] = self._counted(answer)
+        return [found[keyed.key] for keyed in keyeds]
+
+    async def _find(self, keyed: Keyed) -> Answer | None:
+        """Step 3: what the tiers have."""
         timings = Timings()
-        if found := self._memory_tier.get(keyed.key):
-            return self._counted(Answer(rendered=found, tier="memory", timings=timings))
-        if keyed.identity.ref.kind != UPLOAD and keyed.key not in self._rendering:
-            with timings.measure("stored"):
-                found = await self._stored_tier.get(keyed.key, keyed.identity, keyed.fm)
-            if found:
-                self._memory_tier.put(found)
-                return self._counted(Answer(rendered=found, tier="stored", timings=timings))
-        began = time.perf_counter()
-        rendered, shared = await self._rendering.join(keyed.key, lambda: self._render(keyed, lane))
-        for stage, seconds in shared.items():
-            timings.add(stage, seconds)
-        timings.add("total", time.perf_counter() - began)
-        return self._counted(Answer(rendered=rendered, tier="render", timings=timings))
+        if rendered := self._memory_tier.get(keyed.key):
+            return self._counted(Answer(rendered=rendered, tier="memory", timings=timings))
+        if keyed.identity.ref.kind == UPLOAD or (keyed.key,) in self._rendering:
+            return None
+        with timings.measure("stored"):
+            rendered = await self._stored_tier.get(keyed.key, keyed.identity, keyed.fm)
+        if rendered is None:
+            return None
+        self._memory_tier.put(rendered)
+        return self._counted(Answer(rendered=rendered, tier="stored", timings=timings))
 
     def _counted(self, answer: Answer) -> Answer:
         self._metrics.results.labels(answer.tier).inc()
         return answer
 
-    async def _render(self, keyed: Keyed, lane: Lane) -> tuple[Rendered, Timings]:
+    async def _render(self, keyeds: Sequence[Keyed], lane: Lane) -> tuple[list[Rendered], Timings]:
         timings = Timings()
-        self._to_keep[keyed.key] = keyed.identity.ref
+        for keyed in keyeds:
+            self._to_keep[keyed.key] = keyed.identity.ref
         try:
-            rendered = await self._render_measured(keyed, lane, timings)
+            made = await self._render_measured(keyeds, lane, timings)
         except Exception as error:
             problem = problem_of(error)
             self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
-            keep = self._to_keep.pop(keyed.key, None) is not None
+            kept = {k.key for k in keyeds if self._to_keep.pop(k.key, None) is not None}
             for stage, seconds in timings.items():
                 self._metrics.stage_seconds.labels(stage).observe(seconds)
-        if keep:
-            self._keep(rendered, keyed.fm)
-        return rendered, timings
+        for keyed, rendered in zip(keyeds, made, strict=True):
+            if keyed.key in kept:
+                self._keep(rendered, keyed.fm)
+        return made, timings
 
-    async def _render_measured(self, keyed: Keyed, lane: Lane, timings: Timings) -> Rendered:
+    async def _render_measured(
+        self, keyeds: Sequence[Keyed], lane: Lane, timings: Timings
+    ) -> list[Rendered]:
         # Where the queue is full already, nothing is downloaded in vain.
         self._admission.check(lane)
+        first = keyeds[0]
         with timings.measure("fetch"):
-            data = await self._fetch(keyed.identity)
-        with timings.measure("look"):
-            work = await asyncio.to_thread(pipeline.prepare, data, keyed.transform, self._limits)
-        cost = estimate(work)
-        self._check_cost(cost, keyed.transform)
-        with timings.measure("queue"):
-            ticket = await self._admission.enter(lane, cost)
-        result = await self._engine.run(data, work, ticket)
+            data = await self._fetch(first.identity)
+            others = {k.others: await self._fetch_all(k.others) for k in keyeds}
+            marks = [await self._fetch_marks(keyed, lane) for keyed in keyeds]
+
+        transforms = [keyed.transform for keyed in keyeds]
+        merged = [others[keyed.others] for keyed in keyeds]
+        results, works = await self._run(
+            pipeline.run_all, data, transforms, lane, timings, merged=merged, marks=marks
+        )
+        self._metrics.rendered_bytes.inc(len(data))
+        return [
+            self._rendered(keyed, work, result, timings)
+            for keyed, work, result in zip(keyeds, works, results, strict=True)
+        ]
+
+    async def _run(
+        self,
+        make: Callable[[bytes, Sequence[Work], Stop], T],
+        data: bytes,
+        transforms: Sequence[Transform],
+        lane: Lane,
+        timings: Timings,
+        *,
+        merged: Sequence[Sequence[bytes]] | None = None,
+        marks: Sequence[Mapping[str, Image]] | None = None,
+    ) -> tuple[T, list[Work]]:
+        """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first."""
+        async with AsyncExitStack() as stack:
+            image_format = sniff(data[:SNIFFED_BYTES])
+            child = header = None
+            if image_format.foreign:
+                page = transforms[0].page or 0
+                with timings.measure("look"):
+                    child = await stack.enter_async_context(
+                        self._open_foreign(image_format.name, data, page=page)
+                    )
+                header = header_of_leaf(image_format, child.leaf)
+
+            def prepare() -> list[Work]:
+                return [
+                    pipeline.prepare(
+                        data,
+                        transform,
+                        self._limits,
+                        others=merged[number] if merged else (),
+                        marks=marks[number] if marks else None,
+                        header=header,
+                    )
+                    for number, transform in enumerate(transforms)
+                ]
+
+            with timings.measure("look"):
+                works = await asyncio.to_thread(prepare)
+            cost = estimate_all(works)
+            self._check_cost(cost, transforms[0])
+            with timings.measure("queue"):
+                ticket = await self._admission.enter(lane, cost)
+            if child is not None:
+                try:
+                    with timings.measure("draw"):
+                        data = await child.draw(self._scale_to_draw(works))
+                except BaseException:
+                    ticket.release(learn=False)
+                    raise
+            return await self._engine.run(partial(make, data, works), ticket), works
+
+    def _open_foreign(
+        self, name: str, data: bytes, *, page: int
+    ) -> AbstractAsyncContextManager[Child]:
+        if self._children is None:
+            raise UnsupportedFormat(f"The original is {name}, which this service does not read")
+        return self._children.open(name, data, page=page)
+
+    def _scale_to_draw(self, works: Sequence[Work]) -> float:
+        """At which scale of its own size a foreign document must be drawn for these works."""
+        header = works[0].header
+        scale = max(pipeline.scale_of(work.plan) for work in works)
+        scale = scale if header.scalable else min(1.0, scale)
+        self._limits.check_size(drawn(header.size, scale))
+        return scale
+
+    def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
-        self._metrics.rendered_bytes.inc(len(data))
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
         return Rendered(
             key=keyed.key,
@@ -245,6 +402,21 @@ class Renderer:
         if rendered.ref.kind != UPLOAD:
             self._stored_tier.put_later(rendered, fm)
 
+    async def _fetch_all(self, identities: Sequence[Identity]) -> list[bytes]:
+        return list(await asyncio.gather(*map(self._fetch, identities)))
+
+    async def _fetch_marks(self, keyed: Keyed, lane: Lane) -> dict[str, Image]:
+        """The bitmaps of the watermarks by id. Those not kept are decoded, each in its turn."""
+        marks = {}
+        for identity in keyed.marks:
+            bitmap = self._bitmaps.get(identity)
+            if bitmap is None:
+                data = await self._fetch(identity)
+                bitmap, _ = await self._run(pipeline.make_bitmap, data, [_MARK], lane, Timings())
+                self._bitmaps.put(identity, bitmap)
+            marks[identity.ref.name] = bitmap
+        return marks
+
     async def _fetch(self, identity: Identity) -> bytes:
         if identity.body is not None:
             return identity.body
@@ -255,13 +427,9 @@ class Renderer:
         )
 
 
-def key_of(identity: Identity, transform: Transform) -> str:
+def key_of(transform: Transform, *identities: Identity) -> str:
     """The key of a result: what it is made of, and by which engine. 128 bits, hexadecimal."""
-    parts = (
-        identity.ref.kind,
-        identity.ref.name,
-        identity.version,
-        transform.canonical,
-        pipeline.EPOCH,
-    )
+    parts = [transform.canonical, pipeline.EPOCH]
+    for identity in identities:
+        parts += [identity.ref.kind, identity.ref.name, identity.version]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -12,8 +12,10 @@ from typing import Final
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
+from app.children import Children
 from app.downloads import Downloads
 from app.engine import Engine
+from app.presets import Presets, load_presets
 from app.render import Renderer
 from app.results import StoredTier
 from app.settings import Place, Settings, parse_place
@@ -36,6 +38,7 @@ class Service:
     """What routers call."""
 
     settings: Settings
+    presets: Presets
     metrics: Metrics
     access: Access
     originals: ObjectStore
@@ -135,6 +138,13 @@ async def open_service(
         timeout=settings.render_timeout,
         on_busy=metrics.busy_seconds.inc,
     )
+    children = None
+    if settings.children:
+        children = Children(
+            seconds=settings.child_timeout,
+            memory=int(settings.child_memory),
+            limit=settings.processors,
+        )
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
     metrics.queued.set_function(lambda: admission.queued)
@@ -145,6 +155,7 @@ async def open_service(
         stored_tier=stored_tier,
         admission=admission,
         engine=engine,
+        children=children,
         limits=limits,
         freshness=settings.freshness,
         max_seconds=settings.render_timeout,
@@ -153,6 +164,7 @@ async def open_service(
     try:
         yield Service(
             settings=settings,
+            presets=load_presets(Path(settings.presets)) if settings.presets else Presets(),
             metrics=metrics,
             access=Access(settings),
             originals=originals,
@@ -164,6 +176,8 @@ async def open_service(
         )
     finally:
         await stored_tier.close()
+        if children is not None:
+            await children.close()
         engine.close()
         await web_source.close()
         for store in (originals, results):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from dotenv import dotenv_values
@@ -17,10 +18,13 @@ from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validato
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import machine
+from app.presets import load_presets
+from transforms.compounds import ColourKind
+from transforms.kinds import BadValue, nearest
 from transforms.limits import Limits
-from transforms.options import ALIASES_OF_OUTPUTS, OUTPUTS
+from transforms.options import ALIASES_OF_OUTPUTS, MAX_SIDE, OUTPUTS
 from transforms.transform import Defaults
-from transforms.values import WHITE, BadValue, ColourKind, nearest
+from transforms.values import WHITE
 
 PREFIX: Final = "PIXELMILL_"
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -44,6 +48,9 @@ def _words(value: Any) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Sides = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_SIDE)], ...], NoDecode, BeforeValidator(_words)
+]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)]
 
 
@@ -115,6 +122,20 @@ class Settings(BaseSettings):
         "contain", description="`fit` where a request gives w and h without it."
     )
     default_background: str = Field("white", description="`background` of canvases and of JPEG.")
+    presets: str = Field("", description="TOML file of named transforms for `preset=`.")
+    only_presets: bool = Field(default=False, description="Refuse GET /thumb without a preset.")
+    allowed_widths: Sides = Field(
+        (),
+        description="Widths in pixels that may be asked for, times dpr, separated by commas. "
+        "Empty: all.",
+    )
+    allowed_heights: Sides = Field(
+        (), description="Heights that may be asked for, as with allowed widths."
+    )
+    sizes: Literal["refuse", "snap"] = Field(
+        "refuse",
+        description="What becomes of other sizes: an error, or the next larger allowed size.",
+    )
     formats: Words = Field(
         OUTPUTS, description="Formats that results may have, separated by commas."
     )
@@ -137,6 +158,17 @@ class Settings(BaseSettings):
         0.5, description="Longest estimated wait of GET requests; beyond it the answer is 503."
     )
     queue_api: Seconds = Field(5.0, description="Longest estimated wait of POST /transform.")
+    children: bool = Field(
+        default=True,
+        description="Read SVG, and HEIC, JPEG XL and PDF where their packages are installed, each "
+        "document in a process of its own.",
+    )
+    child_timeout: Seconds = Field(
+        5.0, gt=0, description="Time for one document in such a process."
+    )
+    child_memory: ByteSize = Field(
+        ByteSize(512_000_000), description="Memory that such a process may take."
+    )
     memory_limit: ByteSize = Field(
         ByteSize(0), description="Memory to plan with; 0 means what the container has."
     )
@@ -219,6 +251,19 @@ class Settings(BaseSettings):
                 raise ValueError(f"names the key {kid} twice")
             seen.add(kid)
         return value
+
+    @field_validator("presets")
+    @classmethod
+    def _check_presets(cls, value: str) -> str:
+        if value:
+            load_presets(Path(value))
+        return value
+
+    @model_validator(mode="after")
+    def _check_only_presets(self) -> Self:
+        if self.only_presets and not self.presets:
+            raise ValueError(f"{PREFIX}ONLY_PRESETS needs {PREFIX}PRESETS")
+        return self
 
     @model_validator(mode="after")
     def _check_signing(self) -> Self:

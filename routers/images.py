@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -27,7 +28,7 @@ from routers.methods import get_and_head
 from routers.requests import caller_of, pairs_of, service_of
 from transforms.errors import TransformError
 from transforms.formats import SNIFFED_BYTES, sniff
-from transforms.inspect import Header, look
+from transforms.inspect import Header
 
 log = structlog.get_logger(__name__)
 
@@ -226,10 +227,11 @@ async def _describe_content(service: Service, key: str) -> dict[str, str]:
     """The media type by the first bytes. What is no picture is never shown, only saved."""
     async with service.originals.read(key, start=0, stop=SNIFFED_BYTES) as reading:
         head = b"".join([chunk async for chunk in reading.chunks])
-    try:
-        return {"content-type": sniff(head).media_type}
-    except TransformError:
-        return {"content-type": "application/octet-stream", "content-disposition": "attachment"}
+    with contextlib.suppress(TransformError):
+        image_format = sniff(head)
+        if not image_format.foreign:  # an SVG or PDF may run scripts where it is shown
+            return {"content-type": image_format.media_type}
+    return {"content-type": "application/octet-stream", "content-disposition": "attachment"}
 
 
 async def receive_upload(service: Service, request: Request) -> tuple[bytes, Header]:
@@ -250,9 +252,7 @@ async def receive_upload(service: Service, request: Request) -> tuple[bytes, Hea
         raise UploadTimeout(
             f"The body did not arrive within {settings.upload_timeout:g} s"
         ) from None
-    header = await asyncio.to_thread(look, data)
-    settings.limits.check_original(header, page=0)
-    return data, header
+    return data, await service.renderer.look(data)
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:

@@ -52,11 +52,11 @@ def choose_output(transform: Transform, accept: bytes, enabled: Sequence[str]) -
         if transform.fm not in enabled:
             raise InvalidOption("fm", f"fm must be one of {', '.join(enabled)}, got {transform.fm}")
         return transform.fm, False
-    if transform.auto == "none":
+    if transform.auto[0] == "none":
         # Which format that is shows only when the original is there: where some are not made, it
         # might be one of those.
         return ("same" if set(enabled) >= set(OUTPUTS) else "auto"), False
-    candidates = [name for name in _PREFERENCES[transform.auto] if name in enabled]
+    candidates = [name for name in _PREFERENCES[transform.auto[0]] if name in enabled]
     formats = accepted(accept)
     for name in candidates:
         if name in formats:

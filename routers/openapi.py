@@ -33,6 +33,13 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string"},
         "example": "7",
     },
+    "preset": {
+        "name": "preset",
+        "in": "query",
+        "description": "A transform that the service has a name for; other parameters vary it as "
+        "far as it allows.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    },
     "sig": {
         "name": "sig",
         "in": "query",

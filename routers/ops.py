@@ -72,6 +72,12 @@ async def schema(request: Request) -> dict[str, Any]:
     }
 
 
+@get_and_head(router, "/presets", summary="Every preset")
+async def presets(request: Request) -> dict[str, Any]:
+    """Named transforms: their parameters, and which of them a URL may vary."""
+    return {"presets": service_of(request).presets.as_json()}
+
+
 @get_and_head(router, "/", summary="What this is")
 async def index() -> dict[str, Any]:
     """A signpost for whoever opens the service in a browser."""

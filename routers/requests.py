@@ -11,7 +11,9 @@ from starlette.requests import Request
 
 from app.access import Caller
 from app.errors import InvalidRequest
+from app.presets import guard_size
 from app.service import Service
+from transforms.transform import Transform
 
 T = TypeVar("T")
 
@@ -44,6 +46,19 @@ def pairs_of(request: Request) -> list[tuple[str, str]]:
         if sum(given == name for given, _ in pairs) > 1:
             raise InvalidRequest(f"{name} is given twice", param=name)
     return pairs
+
+
+def transform_of(service: Service, pairs: list[tuple[str, str]]) -> Transform:
+    """The transform that a GET asks for, of an allowed size. Raises InvalidOption."""
+    settings, presets = service.settings, service.presets
+    resolved = presets.resolve(pairs, required=settings.only_presets)
+    return guard_size(
+        Transform.from_query(resolved, defaults=settings.defaults),
+        widths=settings.allowed_widths,
+        heights=settings.allowed_heights,
+        snap=settings.sizes == "snap",
+        own=presets.own_sizes(pairs),
+    )
 
 
 def accept_of(request: Request) -> bytes:

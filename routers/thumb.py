@@ -22,8 +22,14 @@ from routers.delivery import (
 )
 from routers.methods import get_and_head
 from routers.negotiation import choose_output
-from routers.requests import accept_of, caller_of, pairs_of, service_of, while_connected
-from transforms.transform import Transform
+from routers.requests import (
+    accept_of,
+    caller_of,
+    pairs_of,
+    service_of,
+    transform_of,
+    while_connected,
+)
 
 router = APIRouter(tags=["results"])
 
@@ -34,7 +40,7 @@ router = APIRouter(tags=["results"])
     summary="A result of an original in the store",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
-    openapi_extra=openapi.parameters("id", "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("id", "preset", "v", "sig", "exp"),
 )
 async def thumb_by_id(request: Request) -> Response:
     """Fetch the original of this id, transform it as the parameters say, and answer the result.
@@ -51,7 +57,7 @@ async def thumb_by_id(request: Request) -> Response:
     summary="A result of an original on the web",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
-    openapi_extra=openapi.parameters("url", "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("url", "preset", "v", "sig", "exp"),
 )
 async def thumb_by_url(request: Request) -> Response:
     """Fetch the original from a URL on one of the allowed hosts, and answer the result."""
@@ -68,7 +74,7 @@ async def _thumb(request: Request, ref: Ref) -> Response:
     grant = service.access.check_read(
         caller_of(request), request.scope["path"], pairs, by_url=ref.kind == web.KIND
     )
-    transform = Transform.from_query(pairs, defaults=settings.defaults)
+    transform = transform_of(service, pairs)
     fm, varies = choose_output(transform, accept_of(request), settings.formats)
     transform = transform.with_output(fm, defaults=settings.defaults)
 

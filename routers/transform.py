@@ -23,9 +23,9 @@ router = APIRouter(tags=["results"])
     response_class=Response,
     responses={
         200: openapi.RESULT_RESPONSES[200],
-        **openapi.problems(400, 401, 408, 413, 415, 422, 503, 504),
+        **openapi.problems(400, 401, 404, 408, 409, 413, 415, 422, 502, 503, 504),
     },
-    openapi_extra={**openapi.parameters(), **UPLOAD_BODY},
+    openapi_extra={**openapi.parameters("preset"), **UPLOAD_BODY},
 )
 async def post_transform(request: Request) -> Response:
     """Send the bytes as the body, and the transform as parameters. Unknown ones are refused."""
@@ -33,7 +33,7 @@ async def post_transform(request: Request) -> Response:
     settings = service.settings
     service.access.check_write(caller_of(request))
     transform = Transform.from_query(
-        pairs_of(request), defaults=settings.defaults, unknown="refuse"
+        service.presets.resolve(pairs_of(request)), defaults=settings.defaults, unknown="refuse"
     )
     fm, _ = choose_output(transform, accept_of(request), settings.formats)
     transform = transform.with_output(fm, defaults=settings.defaults)

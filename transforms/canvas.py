@@ -4,34 +4,87 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from transforms import effects, palette
+from transforms.shapes import Size
 from transforms.values import WHITE, Colour
 
 if TYPE_CHECKING:
     from transforms import libvips
+    from transforms.geometry import Plan
     from transforms.pipeline import Work
+
+_BACKDROP_SIDE = 64
+"""A blurred backdrop is made of a picture of this many pixels a side: it has no detail to lose."""
+_BACKDROP_SIGMA = 0.04
+"""Its blur, in parts of the longer side."""
+_DOMINANT_SIDE = 100
 
 
 def canvas(image: libvips.Image, work: Work) -> libvips.Image:
-    """Lay the picture on its background.
+    """Lay the picture on its background, and put padding round it.
 
     A transform that makes a canvas fills the picture's own transparency too, whether or not room
     is left round it: the result must not depend on the shape of the original.
     """
     transform, plan = work.transform, work.plan
-    colour = transform.background or (WHITE if transform.framed else None)
-    if colour is None:
+    background = transform.background or (WHITE if transform.framed else None)
+    if background is None:
         return image
+    if background == "blur":
+        return _lay_on_blur(image, plan)
+    colour = (
+        palette.dominant(_shrunk(image, _DOMINANT_SIDE)) if background == "auto" else background
+    )
+    if not isinstance(colour, Colour):
+        raise TypeError(f"no background: {colour}")
     image = lay_on(image, colour)
     if not plan.frames:
         return image
     return image.embed(
         plan.offset[0] + plan.padding.left,
         plan.offset[1] + plan.padding.top,
-        plan.result.width,
-        plan.result.height,
+        plan.padded.width,
+        plan.padded.height,
         extend="background",
         background=_pixel(image, colour),
     )
+
+
+def _lay_on_blur(image: libvips.Image, plan: Plan) -> libvips.Image:
+    """Lay the picture on itself, blown up to cover everything, and blurred."""
+    if not plan.frames and not image.hasalpha():
+        return image
+    size = plan.padded
+    small = _shrunk(image, _BACKDROP_SIDE)
+    small = small.flatten(background=_bands(small, WHITE)) if small.hasalpha() else small
+    scale = max(size.width / small.width, size.height / small.height)
+    part = Size(
+        max(1, min(small.width, round(size.width / scale))),
+        max(1, min(small.height, round(size.height / scale))),
+    )
+    small = small.extract_area(
+        (small.width - part.width) // 2, (small.height - part.height) // 2, part.width, part.height
+    )
+    small = effects.blur(small, sigma=max(0.5, max(part.width, part.height) * _BACKDROP_SIGMA))
+    backdrop = small.thumbnail_image(size.width, height=size.height, size="force")
+    left, top = plan.offset[0] + plan.padding.left, plan.offset[1] + plan.padding.top
+    if not image.hasalpha():
+        return backdrop.copy_memory().insert(image, left, top)
+    over = image.embed(left, top, size.width, size.height)
+    return _over(backdrop, over)
+
+
+def _over(under: libvips.Image, over: libvips.Image) -> libvips.Image:
+    """One picture laid on another of its size, opaque if that is opaque."""
+    if over.bands < 3:
+        over, under = over.colourspace("srgb"), under.colourspace("srgb")
+    laid = under.composite2(over, "over").cast("uchar")
+    return laid if under.hasalpha() else laid[:3].copy(interpretation="srgb")
+
+
+def _shrunk(image: libvips.Image, side: int) -> libvips.Image:
+    """A copy in memory whose sides are at most `side` pixels."""
+    return image.thumbnail_image(side, height=side, size="down", no_rotate=True).copy_memory()
 
 
 def lay_on(image: libvips.Image, colour: Colour) -> libvips.Image:

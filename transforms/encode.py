@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips
 from transforms.canvas import lay_on
+from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
-from transforms.values import WHITE
+from transforms.shapes import Turn
+from transforms.values import WHITE, Colour
 
 if TYPE_CHECKING:
     from transforms.pipeline import Stop, Work
@@ -19,26 +23,116 @@ _RIGHTS: Final = ("exif-ifd0-Copyright", "exif-ifd0-Artist")
 _TRELLIS_FROM: Final = 7
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A file, its format, and the quality that was chosen where one had to be."""
+
+    data: bytes
+    format: Format
+    quality: int | None = None
+
+
 def choose_format(image: libvips.Image, work: Work) -> Format:
-    """The format to write: the one asked for, the original's, or JPEG or PNG by transparency."""
+    """The format to write.
+
+    The one asked for, or the original's, or by what the pixels need: GIF where they move, PNG where
+    they are transparent, else JPEG.
+    """
     match work.transform.fm:
         case "same":
-            return work.header.format
+            return FORMATS["png"] if work.header.format.foreign else work.header.format
         case "auto" | None:
+            if work.frames > 1:
+                return FORMATS["gif"]
             return FORMATS["png" if _shows_through(image) else "jpeg"]
         case name:
             return FORMATS[name]
 
 
-def encode(image: libvips.Image, image_format: Format, work: Work, stop: Stop) -> bytes:
-    """Write the picture. Its pixels are in memory by now: only the encoder runs."""
+def encode(
+    image: libvips.Image,
+    image_format: Format,
+    work: Work,
+    original: bytes,
+    stop: Stop,
+    *,
+    attach: Callable[[bytes], bytes] = bytes,
+) -> Encoded:
+    """Write the picture, whose pixels are in memory by now: only the encoder runs.
+
+    `attach` completes each file that is written. Raises InvalidOption where no quality makes the
+    file as small as `max-bytes`.
+    """
     transform = work.transform
     if image.hasalpha() and not image_format.alpha:
-        image = lay_on(image, WHITE)  # the canvas has laid it on its background
+        # The canvas has been laid on its background; this is what round corners have left.
+        under = transform.background
+        image = lay_on(image, under if isinstance(under, Colour) and under.opaque else WHITE)
     image, keep = _choose_metadata(image, transform.meta)
     stop.watch(image)  # the saver looks at the very image that it is given
-    data: bytes = _SAVERS[image_format.name](image, transform, keep)
-    return data
+    encoded = _encode(image, image_format, transform, keep, attach)
+    if "smaller" in transform.auto and _is_answer(work, image_format):
+        within = transform.max_bytes is None or len(original) <= transform.max_bytes
+        if within and len(original) <= len(encoded.data):
+            return Encoded(data=original, format=work.header.format)
+    return encoded
+
+
+def _encode(
+    image: libvips.Image,
+    image_format: Format,
+    transform: Transform,
+    keep: str,
+    attach: Callable[[bytes], bytes],
+) -> Encoded:
+    name = image_format.name
+
+    def save(quality: int) -> bytes:
+        return attach(_SAVERS[name](image, transform, keep, quality=quality))
+
+    lossy = name in DEFAULT_QUALITY and not transform.lossless
+    asked = transform.q if isinstance(transform.q, int) else DEFAULT_QUALITY.get(name, 0)
+    if not lossy:
+        data = save(asked)
+        _check_bytes(data, transform)
+        return Encoded(data=data, format=image_format)
+    return Encoded(data=save(asked), format=image_format)
+
+
+def _check_bytes(data: bytes, transform: Transform) -> None:
+    if transform.max_bytes is not None and len(data) > transform.max_bytes:
+        raise InvalidOption(
+            "max-bytes",
+            f"the smallest file is {len(data)} bytes, more than max-bytes={transform.max_bytes}: "
+            "ask for a smaller picture or another fm",
+        )
+
+
+def _is_answer(work: Work, wanted: Format) -> bool:
+    """Whether the original, as it is, is what was asked for."""
+    transform, plan, header = work.transform, work.plan, work.header
+    universal = ("jpeg", "png", "gif") if transform.auto[0] != "none" else ()
+    unchanged = (
+        plan.whole == plan.stored
+        and plan.turn == Turn()
+        and plan.region.size == plan.stored
+        and plan.tile is None
+        and plan.scaled == plan.stored
+        and not transform.decorates
+        and work.mosaic is None
+    )
+    plain = header.orientation == 1 and header.interpretation in ("srgb", "b-w")
+    still_or_whole = header.pages in (1, work.frames)
+    filled = header.alpha and transform.background is not None
+    private = header.described and transform.meta != "keep"
+    return (
+        header.format.name in (wanted.name, *universal)
+        and unchanged
+        and plain
+        and still_or_whole
+        and not filled
+        and not private
+    )
 
 
 def _shows_through(image: libvips.Image) -> bool:
@@ -91,10 +185,10 @@ def exif_of_rights(block: bytes) -> bytes:
     return b"Exif\0\0" + head + entries + struct.pack("<I", 0) + values
 
 
-def _save_jpeg(image: libvips.Image, transform: Transform, keep: str) -> Any:
+def _save_jpeg(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     slow = transform.effort >= _TRELLIS_FROM
     return image.jpegsave_buffer(
-        Q=transform.q or DEFAULT_QUALITY["jpeg"],
+        Q=quality,
         optimize_coding=transform.effort >= 1,
         interlace=transform.progressive,
         trellis_quant=slow,
@@ -104,24 +198,25 @@ def _save_jpeg(image: libvips.Image, transform: Transform, keep: str) -> Any:
     )
 
 
-def _save_png(image: libvips.Image, transform: Transform, keep: str) -> Any:
+def _save_png(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
+    del quality
     return image.pngsave_buffer(
         compression=transform.effort, interlace=transform.progressive, keep=keep
     )
 
 
-def _save_webp(image: libvips.Image, transform: Transform, keep: str) -> Any:
+def _save_webp(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     return image.webpsave_buffer(
-        Q=transform.q or DEFAULT_QUALITY["webp"],
+        Q=quality,
         effort=min(transform.effort, 6),
         lossless=transform.lossless,
         keep=keep,
     )
 
 
-def _save_avif(image: libvips.Image, transform: Transform, keep: str) -> Any:
+def _save_avif(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     return image.heifsave_buffer(
-        Q=transform.q or DEFAULT_QUALITY["avif"],
+        Q=quality,
         compression="av1",
         effort=transform.effort,
         lossless=transform.lossless,
@@ -129,12 +224,13 @@ def _save_avif(image: libvips.Image, transform: Transform, keep: str) -> Any:
     )
 
 
-def _save_gif(image: libvips.Image, transform: Transform, keep: str) -> Any:
+def _save_gif(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
+    del quality
     return image.gifsave_buffer(effort=max(1, transform.effort), keep=keep)
 
 
-def _save_tiff(image: libvips.Image, transform: Transform, keep: str) -> Any:
-    del transform  # lossless: there is nothing to choose
+def _save_tiff(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
+    del transform, quality  # lossless: there is nothing to choose
     return image.tiffsave_buffer(compression="deflate", predictor="horizontal", keep=keep)
 
 

@@ -6,99 +6,19 @@ is rounded up, and no side is ever less than 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
 from transforms.errors import InvalidOption
+from transforms.shapes import EXIF_TURNS, Box, Size, Turn
 from transforms.transform import Transform
-from transforms.values import Gravity, Rect, Sides
+from transforms.values import Gravity, Rect, Shadow, Sides, Tile
 
+_BOUNDINGS: Final = 3
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Width and height in pixels."""
-
-    width: int
-    height: int
-
-    @property
-    def turned(self) -> Size:
-        """The size after a quarter turn."""
-        return Size(self.height, self.width)
-
-    @property
-    def pixels(self) -> int:
-        """The area."""
-        return self.width * self.height
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle: its left and top edge, its width and height, in pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def size(self) -> Size:
-        """Its width and height."""
-        return Size(self.width, self.height)
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One of the eight ways to lay a picture down: mirrored left-right first, then turned.
-
-    `quarters` counts quarter turns clockwise, 0 to 3.
-    """
-
-    quarters: int = 0
-    mirrored: bool = False
-
-    @property
-    def swaps_sides(self) -> bool:
-        """Whether width and height change places."""
-        return self.quarters % 2 == 1
-
-    def apply(self, size: Size) -> Size:
-        """The size of a picture after the turn."""
-        return size.turned if self.swaps_sides else size
-
-    def then(self, after: Turn) -> Turn:
-        """This turn and, after it, another, as one."""
-        # Mirroring reverses the sense in which what came before it had turned.
-        own = -self.quarters if after.mirrored else self.quarters
-        return Turn((own + after.quarters) % 4, self.mirrored != after.mirrored)
-
-    def undo(self, box: Box, size: Size) -> Box:
-        """Where a box of the turned picture lies in the picture before. `size` is of the latter."""
-        left, top, width, height = box.left, box.top, box.width, box.height
-        # One quarter clockwise takes (x, y) of a picture of height H to (H - y, x).
-        for turned in range(self.quarters, 0, -1):
-            # Before this quarter the picture had been turned `turned - 1` times.
-            before = size.turned if (turned - 1) % 2 else size
-            left, top = top, before.height - left - width
-            width, height = height, width
-        if self.mirrored:
-            left = size.width - left - width
-        return Box(left, top, width, height)
-
-
-# EXIF 2.32, tag 0x0112: how stored pixels must be laid to stand upright.
-EXIF_TURNS: Final = {
-    1: Turn(0),
-    2: Turn(0, mirrored=True),
-    3: Turn(2),
-    4: Turn(2, mirrored=True),
-    5: Turn(3, mirrored=True),
-    6: Turn(1),
-    7: Turn(1, mirrored=True),
-    8: Turn(3),
-}
 _FLIPS: Final = {
     None: Turn(0),
     "h": Turn(0, mirrored=True),
@@ -113,8 +33,10 @@ class Plan:
 
     `region` is the part of the stored picture that is used. It is resized to `stored_scaled`, then
     laid by `turn`, which makes it `scaled`. Of that, `window` is kept: a box, or only its size in
-    `window_size` where the pixels decide the place. It is put at `offset` on a `canvas`, which
-    padding makes the `result`.
+    `window_size` where the pixels decide the place. It is put at `offset` on a `canvas`. Padding,
+    the border and the room for the shadow make that `whole`, of which the `result` is a part.
+
+    `scale` is what lengths in pixels of the result are multiplied by, beside those that are here.
     """
 
     stored: Size
@@ -127,7 +49,26 @@ class Plan:
     canvas: Size
     offset: tuple[int, int]
     padding: Sides
-    result: Size
+    border: int
+    shadow_room: Sides
+    whole: Size
+    tile: Box | None
+    scale: Fraction
+
+    @property
+    def result(self) -> Size:
+        """The size of what is encoded."""
+        return self.whole if self.tile is None else self.tile.size
+
+    @property
+    def padded(self) -> Size:
+        """The size of the canvas with its padding."""
+        return _grow(self.canvas, self.padding)
+
+    @property
+    def bordered(self) -> Size:
+        """The size of all that the border encloses, and the border."""
+        return _grow(self.padded, _every(self.border))
 
     @property
     def crops(self) -> bool:
@@ -137,30 +78,45 @@ class Plan:
     @property
     def frames(self) -> bool:
         """Whether background is added round the picture."""
-        return self.result != self.window_size
+        return self.padded != self.window_size
 
 
-def plan(stored: Size, transform: Transform, *, orientation: int = 1) -> Plan:
+def plan(
+    stored: Size,
+    transform: Transform,
+    *,
+    orientation: int = 1,
+    trimmed: Box | None = None,
+    scalable: bool = False,
+) -> Plan:
     """Plan a render of a picture of `stored` size with an EXIF orientation.
 
-    Raises InvalidOption where the crop lies outside the picture.
+    `trimmed` is the part of it that is not border, where that has been found. A `scalable` picture
+    is a drawing, which is as sharp at any size. Raises InvalidOption where the crop lies outside
+    the picture, or a tile has no pixel.
     """
+    base = trimmed or Box(0, 0, stored.width, stored.height)
     laid = _orientation(transform, orientation)
-    upright = laid.apply(stored)
+    upright = laid.apply(base.size)
+    transform = replace(transform, enlarge=transform.enlarge or scalable)
     crop = _crop_box(transform.crop, upright)
     turn = laid.then(_FLIPS[transform.flip]).then(Turn(transform.rotate // 90))
-    picture = turn.apply(laid.undo(crop, stored).size)
+    region = laid.undo(crop, base.size)
+    picture = turn.apply(region.size)
 
-    unbounded = _compose(picture, transform, Fraction(1))
-    shrink = _bound(unbounded.result, transform)
-    composed = unbounded
-    if shrink != 1:
+    composed = _compose(picture, transform, Fraction(1))
+    shrink = Fraction(1)
+    # Lengths that are each rounded up may exceed the bound once more: then it shrinks again.
+    for _ in range(_BOUNDINGS):
+        further = _bound(composed.whole, transform)
+        if further == 1:
+            break
+        shrink *= further
         composed = _trim_padding(_compose(picture, transform, shrink), transform)
 
-    region = laid.undo(crop, stored)
     return Plan(
         stored=stored,
-        region=region,
+        region=replace(region, left=base.left + region.left, top=base.top + region.top),
         stored_scaled=turn.apply(composed.scaled),
         turn=turn,
         scaled=composed.scaled,
@@ -171,7 +127,11 @@ def plan(stored: Size, transform: Transform, *, orientation: int = 1) -> Plan:
         canvas=composed.canvas,
         offset=_place_picture(composed.window, composed.canvas, transform.gravity),
         padding=composed.padding,
-        result=composed.result,
+        border=composed.border,
+        shadow_room=composed.shadow_room,
+        whole=composed.whole,
+        tile=_tile_box(transform.tile, composed.whole),
+        scale=Fraction(transform.dpr) * shrink,
     )
 
 
@@ -181,7 +141,13 @@ class _Composition:
     window: Size
     canvas: Size
     padding: Sides
-    result: Size
+    border: int
+    shadow_room: Sides
+
+    @property
+    def whole(self) -> Size:
+        framed = _grow(_grow(self.canvas, self.padding), _every(self.border))
+        return _grow(framed, self.shadow_room)
 
 
 def _orientation(transform: Transform, orientation: int) -> Turn:
@@ -234,17 +200,53 @@ def _compose(picture: Size, transform: Transform, shrink: Fraction) -> _Composit
         canvas = Size(_side(extent.width * dpr * shrink), _side(extent.height * dpr * shrink))
         window = Size(min(window.width, canvas.width), min(window.height, canvas.height))
 
-    padding = _pad(transform, dpr * shrink)
+    # Rounded down where all must fit into max-w and max-h; else as everywhere.
+    to_length = _round if shrink == 1 else math.floor
+    border = 0 if transform.border is None else to_length(transform.border.width * dpr * shrink)
     return _Composition(
         scaled=scaled,
         window=window,
         canvas=canvas,
-        padding=padding,
-        result=Size(
-            canvas.width + padding.left + padding.right,
-            canvas.height + padding.top + padding.bottom,
-        ),
+        padding=_pad(transform, dpr * shrink),
+        border=border,
+        shadow_room=_shadow_room(transform.shadow, dpr * shrink),
     )
+
+
+def _shadow_room(shadow: Shadow | None, scale: Fraction) -> Sides:
+    """How far a shadow reaches beyond what casts it (CSS Backgrounds 3, 6.1: by its blur)."""
+    if shadow is None:
+        return Sides()
+    x, y, blur = shadow.x * scale, shadow.y * scale, shadow.blur * scale
+    top, right, bottom, left = (
+        max(0, math.floor(reach)) for reach in (blur - y, blur + x, blur + y, blur - x)
+    )
+    return Sides(top, right, bottom, left)
+
+
+def _tile_box(tile: Tile | None, whole: Size) -> Box | None:
+    if tile is None:
+        return None
+    left, right = _part(tile.column, tile.columns, whole.width)
+    top, bottom = _part(tile.row, tile.rows, whole.height)
+    if left == right or top == bottom:
+        raise InvalidOption(
+            "tile", f"tile asks for more parts than the {whole.width}x{whole.height} pixels allow"
+        )
+    return Box(left, top, right - left, bottom - top)
+
+
+def _part(number: int, parts: int, length: int) -> tuple[int, int]:
+    """Where one of so many equal parts begins and ends."""
+    return _round(Fraction(length * number, parts)), _round(Fraction(length * (number + 1), parts))
+
+
+def _grow(size: Size, sides: Sides) -> Size:
+    return Size(size.width + sides.left + sides.right, size.height + sides.top + sides.bottom)
+
+
+def _every(width: int) -> Sides:
+    return Sides(width, width, width, width)
 
 
 def _scales(
@@ -280,10 +282,9 @@ def _bound(result: Size, transform: Transform) -> Fraction:
     """By how much the whole result must shrink for max-w and max-h, 0..1."""
     dpr = Fraction(transform.dpr)
     shrink = Fraction(1)
-    if transform.max_w is not None:
-        shrink = min(shrink, transform.max_w * dpr / result.width)
-    if transform.max_h is not None:
-        shrink = min(shrink, transform.max_h * dpr / result.height)
+    for most, side in ((transform.max_w, result.width), (transform.max_h, result.height)):
+        if most is not None and side > _side(most * dpr):
+            shrink = min(shrink, most * dpr / side)
     return shrink
 
 
@@ -296,14 +297,11 @@ def _pad(transform: Transform, scale: Fraction) -> Sides:
 
 def _trim_padding(composed: _Composition, transform: Transform) -> _Composition:
     """Take back what lengths that were each rounded up exceed max-w and max-h by."""
-    padding, canvas = composed.padding, composed.canvas
-    left, right = _share(padding.left, padding.right, canvas.width, transform.max_w, transform.dpr)
-    top, bottom = _share(padding.top, padding.bottom, canvas.height, transform.max_h, transform.dpr)
-    return replace(
-        composed,
-        padding=Sides(top, right, bottom, left),
-        result=Size(canvas.width + left + right, canvas.height + top + bottom),
-    )
+    padding = composed.padding
+    middle = replace(composed, padding=Sides()).whole
+    left, right = _share(padding.left, padding.right, middle.width, transform.max_w, transform.dpr)
+    top, bottom = _share(padding.top, padding.bottom, middle.height, transform.max_h, transform.dpr)
+    return replace(composed, padding=Sides(top, right, bottom, left))
 
 
 def _share(near: int, far: int, middle: int, bound: int | None, dpr: Decimal) -> tuple[int, int]:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 from transforms import formats, libvips
-from transforms.errors import BrokenImage
+from transforms.errors import BrokenImage, UnsupportedFormat
+from transforms.foreign_raster import Leaf
 from transforms.formats import Format
-from transforms.geometry import Size
+from transforms.shapes import Size
+
+_DESCRIPTIONS: Final = ("exif-data", "xmp-data", "iptc-data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """An original's header. The size is of one page as stored, before any orientation."""
+    """An original's header. The size is of one page as stored, before any orientation.
+
+    `described` is whether there are EXIF, IPTC or XMP in it. A `scalable` original is a drawing.
+    """
 
     format: Format
     size: Size
@@ -28,14 +35,26 @@ class Header:
     alpha: bool
     progressive: bool
     interpretation: str
+    described: bool = False
+    scalable: bool = False
+
+    @property
+    def animated(self) -> bool:
+        """Whether its pages are frames that follow each other."""
+        return self.pages > 1 and self.format.animated
 
 
 def look(data: bytes, *, page: int = 0) -> Header:
     """Read the header of a complete file, as one of its pages has it. Decodes nothing.
 
-    Raises BrokenImage, UnsupportedFormat.
+    Raises BrokenImage, UnsupportedFormat: also for what only a process of its own may decode.
     """
     image_format = formats.sniff(data[: formats.SNIFFED_BYTES])
+    if image_format.foreign:
+        raise UnsupportedFormat(
+            f"The original is {image_format.name}, which is not read here: only a process of its "
+            "own may decode it"
+        )
     try:
         image = libvips.Image.new_from_buffer(
             data, f"[page={page}]" if page else "", access="sequential"
@@ -54,6 +73,23 @@ def look(data: bytes, *, page: int = 0) -> Header:
         alpha=image.hasalpha(),
         progressive=bool(image.get_typeof("interlaced")),
         interpretation=image.interpretation,
+        described=any(image.get_typeof(name) for name in _DESCRIPTIONS),
+    )
+
+
+def header_of_leaf(image_format: Format, leaf: Leaf) -> Header:
+    """The header of a foreign document's page, as its own process has told it."""
+    return Header(
+        format=image_format,
+        size=leaf.size,
+        pages=leaf.pages,
+        orientation=1,
+        bands=leaf.bands,
+        bytes_per_band=1,
+        alpha=leaf.alpha,
+        progressive=False,
+        interpretation="srgb" if leaf.bands >= 3 else "b-w",
+        scalable=leaf.scalable,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,16 +57,22 @@ def require_supported_version(version: tuple[int, int, int] = VERSION) -> None:
         )
 
 
-def _restrict() -> None:
-    pyvips.cache_set_max(0)  # operations are never repeated within a process: it only costs memory
+def allow_decoders(names: Sequence[str]) -> None:
+    """Leave this process no loaders of libvips but these, by the ends of their classes' names."""
     block = pyvips.operation_block_set
     block("VipsForeignLoad", True)  # noqa: FBT003 - pyvips takes its arguments by position
-    for name in DECODERS:
+    for name in names:
         block(f"VipsForeignLoad{name}", False)  # noqa: FBT003 - the same
 
 
+def learn(operation: str) -> None:
+    """Have pyvips look an operation up now, without running it."""
+    pyvips.Introspect.get(operation)
+
+
 require_supported_version()
-_restrict()
+pyvips.cache_set_max(0)  # operations are never repeated within a process: it only costs memory
+allow_decoders(DECODERS)
 
 
 # pyvips does not declare libvips' own counters, so they are called in the library it has loaded.

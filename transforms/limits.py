@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transforms.errors import InvalidOption, SourceTooLarge
-from transforms.geometry import Plan, Size
+from transforms.geometry import Plan
 from transforms.inspect import Header
+from transforms.shapes import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,25 +28,29 @@ class Limits:
                 f"{self.source_pixels} are decoded"
             )
 
-    def check_original(self, header: Header, *, page: int) -> None:
-        """Raise SourceTooLarge, or InvalidOption for a page that the original does not have."""
+    def check_original(self, header: Header, *, page: int, frames: int) -> None:
+        """Raise SourceTooLarge, or InvalidOption for a page that the original does not have.
+
+        `frames` is how many are used, from `page` on.
+        """
         if page >= header.pages:
             raise InvalidOption(
                 "page", f"page must be less than {header.pages}, got {page}: so many pages it has"
             )
         # A frame of an animation is made of those before it, so they are decoded too.
-        frames = page + 1 if header.format.name in ("gif", "webp") else 1
-        if frames > self.frames:
+        decoded = page + frames if header.animated else 1
+        if decoded > self.frames:
             raise SourceTooLarge(
-                f"Frame {page} needs {frames} frames; at most {self.frames} are decoded"
+                f"Of this animation {decoded} frames would be decoded; at most {self.frames} are: "
+                "ask for fewer frames"
             )
-        self.check_size(header.size, frames=frames)
+        if not header.scalable:
+            self.check_size(header.size, frames=decoded)
 
-    def check_result(self, plan: Plan) -> None:
+    def check_result(self, plan: Plan, *, frames: int = 1) -> None:
         """Raise InvalidOption where the result would be larger than the limit."""
-        result = plan.result
         # What is cut off again is computed all the same: `scaled` counts as well.
-        for size in (result, plan.scaled):
+        for size in (plan.whole, plan.scaled):
             if max(size.width, size.height) > self.result_side:
                 side = "w" if size.width > self.result_side else "h"
                 raise InvalidOption(
@@ -53,9 +58,10 @@ class Limits:
                     f"the picture would be {size.width}x{size.height}; at most "
                     f"{self.result_side} pixels a side are made: ask for a smaller {side}",
                 )
-            if size.pixels > self.result_pixels:
+            if size.pixels * frames > self.result_pixels:
+                times = f" x {frames} frames" if frames > 1 else ""
                 raise InvalidOption(
                     "w",
-                    f"the picture would be {size.width}x{size.height}; at most "
+                    f"the picture would be {size.width}x{size.height}{times}; at most "
                     f"{self.result_pixels} pixels are made: ask for a smaller w or h",
                 )

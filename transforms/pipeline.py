@@ -1,58 +1,98 @@
 """The pipeline: the steps from an original's bytes to a result's bytes, in order.
 
 `inspect.look` and `geometry.plan` come first and cost next to nothing, so that a caller can refuse
-or price a render before any pixel is touched; `prepare` does both. `run` does the work.
+or price a render before any pixel is touched; `prepare` does both. `run` does the work, for one
+result or for several of the same original, which is then decoded once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Final
 
 from transforms import geometry, libvips
+from transforms.adjust import adjust
 from transforms.canvas import canvas
 from transforms.colour import to_srgb
-from transforms.crop import crop
+from transforms.crop import crop, extract, find_window, tile
 from transforms.encode import choose_format, encode
 from transforms.errors import BrokenImage, Stopped
-from transforms.formats import Format
+from transforms.formats import FORMATS, Format
+from transforms.frame import frame
+from transforms.gainmap import attach_gain_map, find_gain_map, gain_map_size
 from transforms.inspect import Header, look
+from transforms.layers import Watermark
 from transforms.limits import Limits
-from transforms.load import load, settle
-from transforms.orient import orient
+from transforms.load import Opened, map_region, open_original, settle
+from transforms.mosaic import Mosaic, join, plan_mosaic
+from transforms.orient import lay, orient
+from transforms.overlay import lay_text, lay_watermark
 from transforms.resize import resize
+from transforms.shapes import EXIF_TURNS, Size, Turn
 from transforms.transform import Transform
+from transforms.trim import find_content
 
-EPOCH: Final = "1-{}.{}.{}".format(*libvips.VERSION)
+_GAIN_QUALITY: Final = 85
+
+EPOCH: Final = "2-{}.{}.{}".format(*libvips.VERSION)
 """Names this engine's results. Raise the first number when the same request gives other pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One of several originals that are merged: its bytes, and how it is rendered."""
+
+    data: bytes
+    header: Header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One render, before it runs: what the original is, what to do, and where every pixel goes."""
+    """One render, before it runs: what the original is, what to do, and where every pixel goes.
+
+    `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
+    watermarks by id: in memory, 8-bit sRGB with transparency.
+    """
 
     header: Header
     transform: Transform
     plan: geometry.Plan
+    limits: Limits
+    frames: int = 1
+    pieces: tuple[Piece, ...] = ()
+    mosaic: Mosaic | None = None
+    marks: Mapping[str, libvips.Image] = field(default_factory=dict)
+
+
+def overlay(image: libvips.Image, work: Work) -> libvips.Image:
+    """Lay watermarks and text over the picture with its canvas and padding."""
+    scale = Decimal(work.plan.scale.numerator) / Decimal(work.plan.scale.denominator)
+    for layer in work.transform.layers:
+        if isinstance(layer, Watermark):
+            image = lay_watermark(image, work.marks[layer.original], layer, scale=scale)
+        else:
+            image = lay_text(image, layer, scale=scale)
+    return image
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
 
-STEPS: Final[tuple[Step, ...]] = (
-    resize,
-    to_srgb,
-    orient,
-    crop,
-    canvas,
-)
-"""What happens between `load` and `encode`. `load` has shrunk and cropped; see there."""
+LAY_DOWN: Final[tuple[Step, ...]] = (resize, to_srgb, orient)
+"""From what `load` has opened to the whole picture in its size, upright and in sRGB."""
+
+FINISH: Final[tuple[Step, ...]] = (crop, adjust, canvas, overlay, frame)
+"""From there to the finished picture, of which `tile` may take a part before it is encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The bytes made, with their format, size in pixels and what they cost in seconds."""
+    """The bytes made, with their format, size in pixels and what they cost in seconds.
+
+    `quality` is the one that was chosen where a size or likeness was aimed at.
+    """
 
     data: bytes
     format: Format
@@ -60,6 +100,7 @@ class Result:
     height: int
     decode_seconds: float
     encode_seconds: float
+    quality: int | None = None
 
 
 class Stop:
@@ -92,58 +133,323 @@ class Stop:
         self._images = []
 
 
-def prepare(data: bytes, transform: Transform, limits: Limits) -> Work:
+def prepare(
+    data: bytes,
+    transform: Transform,
+    limits: Limits,
+    *,
+    others: Sequence[bytes] = (),
+    marks: Mapping[str, libvips.Image] | None = None,
+    header: Header | None = None,
+) -> Work:
     """Read the header, check it against the limits and plan every size. Decodes nothing.
 
-    Raises BrokenImage, UnsupportedFormat, SourceTooLarge, InvalidOption.
+    `others` are the originals to merge with the first, and `header` is given where it is known: of
+    an original whose `data` are another decoder's pixels. Raises BrokenImage, UnsupportedFormat,
+    SourceTooLarge, InvalidOption.
     """
-    header = look(data)
-    limits.check_original(header, page=transform.page)
-    if transform.page:
-        header = look(data, page=transform.page)  # pages may differ in size
+    page = transform.page or 0
+    header = header or look(data)
+    frames = _frames_used(header, transform)
+    limits.check_original(header, page=page, frames=frames)
+    if page and not header.scalable:
+        header = replace(look(data, page=page), pages=header.pages)  # pages may differ in size
         limits.check_size(header.size)
-    plan = geometry.plan(header.size, transform, orientation=header.orientation)
-    limits.check_result(plan)
-    return Work(header=header, transform=transform, plan=plan)
+    pieces: tuple[Piece, ...] = ()
+    mosaic = None
+    if others:
+        pieces = tuple(Piece(data=each, header=look(each)) for each in (data, *others))
+        mosaic = plan_mosaic([upright(piece.header) for piece in pieces], transform)
+        for piece in pieces:
+            limits.check_size(piece.header.size)
+        limits.check_size(mosaic.size)
+        header = replace(header, size=mosaic.size, orientation=1, pages=1, interpretation="srgb")
+    plan = geometry.plan(
+        header.size, transform, orientation=header.orientation, scalable=header.scalable
+    )
+    limits.check_result(plan, frames=frames)
+    return Work(
+        header=header,
+        transform=transform,
+        plan=plan,
+        limits=limits,
+        frames=frames,
+        pieces=pieces,
+        mosaic=mosaic,
+        marks=marks or {},
+    )
+
+
+def upright(header: Header) -> Size:
+    """The size of the original as its orientation tag says that it is seen."""
+    return EXIF_TURNS.get(header.orientation, Turn()).apply(header.size)
+
+
+def _frames_used(header: Header, transform: Transform) -> int:
+    """How many frames: all that are asked for, where original and result can move, else one."""
+    moves = header.animated and not transform.merge
+    if not moves or (transform.page is not None and transform.frames is None):
+        return 1
+    fm = transform.fm or "auto"
+    if fm in FORMATS and not FORMATS[fm].animated:
+        return 1
+    left = max(1, header.pages - (transform.page or 0))
+    return min(transform.frames or left, left)
 
 
 def run(data: bytes, work: Work, stop: Stop | None = None) -> Result:
     """Decode, transform and encode. Blocks for as long as that takes.
 
-    Raises BrokenImage where the original turns out to be damaged, and Stopped.
+    Raises BrokenImage where the original turns out to be damaged, InvalidOption where that shows
+    only in its pixels, and Stopped.
+    """
+    (result,) = run_all(data, [work], stop)
+    return result
+
+
+def run_all(data: bytes, works: Sequence[Work], stop: Stop | None = None) -> list[Result]:
+    """Make several results of one original, which is decoded once for each group of frames.
+
+    What separate renders give is met within a few steps of 255: the smaller results are made of
+    pixels that were halved, where a decoder would have shrunk them. Raises as `run` does.
     """
     stop = stop or Stop()
-    started = time.perf_counter()
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, work in enumerate(works):
+        groups.setdefault(_opened_alike(work), []).append(number)
+    results: dict[int, Result] = {}
+    for numbers in groups.values():
+        made = _run_group(data, [works[number] for number in numbers], stop)
+        results.update(zip(numbers, made, strict=True))
+    return [results[number] for number in range(len(works))]
+
+
+def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image:
+    """Render into memory instead of a file: 8-bit sRGB with transparency, as watermarks are kept.
+
+    Raises as `run` does.
+    """
+    (work,) = works
     try:
-        image = load(data, work)
-        stop.watch(image)
-        for step in STEPS:
-            image = step(image, work)
-        stop.watch(image)
-        # Decoding ends here: what fails before is the original's fault, what fails later is not.
-        image = settle(image, work)
+        image, _ = _develop(_open(data, works, stop), work, stop)
     except BrokenImage:
-        stop.check()  # a stopped decoder complains as a broken original does
+        stop.check()
         raise
     finally:
         stop.forget()
+    return _with_bands(image, 4).copy_memory()
+
+
+def _opened_alike(work: Work) -> tuple[object, ...]:
+    """Equal for works that can be made of an original that is opened once."""
+    transform = work.transform
+    merged = (work.mosaic, transform.background) if work.mosaic else ()
+    return (transform.page or 0, work.frames, *merged)
+
+
+def _run_group(data: bytes, works: Sequence[Work], stop: Stop) -> Iterator[Result]:
+    opened: Opened | None = None
+    finished: dict[Transform, tuple[libvips.Image, Work]] = {}
+    for work in works:
+        began = time.perf_counter()
+        pixels = work.transform.pixels_only
+        if work.frames == 1:
+            pixels = replace(pixels, tile=None)
+        try:
+            opened = opened or _open(data, works, stop)
+            if pixels not in finished:
+                finished[pixels] = _develop(opened, work, stop)
+        except BrokenImage:
+            stop.check()  # a stopped decoder complains as a broken original does
+            raise
+        finally:
+            stop.forget()
+        image, seen = finished[pixels]
+        yield _encode(image, replace(seen, transform=work.transform), data, began, stop)
+
+
+def _open(data: bytes, works: Sequence[Work], stop: Stop) -> Opened:
+    if works[0].mosaic is not None:
+        return Opened((_join(works, stop),), 1)
+    opened = open_original(data, works)
+    for image in opened.levels:
+        stop.watch(image)
+    return opened
+
+
+def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
+    """The merged picture, no larger than the largest result needs."""
+    first = works[0]
+    mosaic, background = first.mosaic, first.transform.background
+    assert mosaic is not None  # noqa: S101 - the caller has looked
+    whole = mosaic.size
+    scale = min(1.0, max(scale_of(work.plan) for work in works))
+    size = Size(max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
+    boxes = [map_region(box, whole, size) for box in mosaic.boxes]
+    pictures = []
+    for piece, box in zip(first.pieces, boxes, strict=True):
+        transform = Transform.from_query(f"w={box.width}&h={box.height}&fit=fill&enlarge=1")
+        work = prepare(piece.data, transform, first.limits, header=piece.header)
+        image = open_original(piece.data, [work]).region(0, work.plan)
+        stop.watch(image)
+        for step in LAY_DOWN:
+            image = step(image, work)
+        pictures.append(settle(image, piece.header))
+    return join(pictures, boxes, size, background if not isinstance(background, str) else None)
+
+
+def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Work]:
+    """The finished pixels in memory, and the work as it turned out."""
+    if work.transform.trim is not None:
+        work = _trim(opened, work)
+    pictures = [
+        _lay_down(opened.region(number, work.plan), work, stop) for number in range(work.frames)
+    ]
+    if work.plan.window is None:
+        # The first frame decides for all: a window that jumps about is worse than a poor one.
+        pictures[0] = settle(pictures[0], work.header)
+        window = find_window(pictures[0], work)
+        work = replace(work, plan=replace(work.plan, window=window))
+    finished = [_finish(picture, work, stop) for picture in pictures]
+    if len(finished) == 1:
+        return finished[0], work
+    return _join_frames([tile(one, work) for one in finished], opened.levels[0], work), work
+
+
+def _lay_down(image: libvips.Image, work: Work, stop: Stop) -> libvips.Image:
+    for step in LAY_DOWN:
+        image = step(image, work)
+    stop.watch(image)
+    return image
+
+
+def _finish(image: libvips.Image, work: Work, stop: Stop) -> libvips.Image:
+    if work.transform.decorates:
+        # What looks at pixels twice, or out of order, cannot do so while they are being decoded.
+        image = settle(crop(image, work), work.header)
+        for step in FINISH[1:]:
+            image = step(image, work)
+    else:
+        for step in FINISH:
+            image = step(image, work)
+    stop.watch(image)
+    # Decoding ends here: what fails before is the original's fault, what fails later is not.
+    return settle(image, work.header)
+
+
+def _trim(opened: Opened, work: Work) -> Work:
+    """The work with the plan for what is left when the border is gone."""
+    header, transform = work.header, work.transform
+    assert transform.trim is not None  # noqa: S101 - the caller has looked
+    content = find_content(map(opened.frame, range(opened.frames)), transform.trim)
+    if content is None:
+        return work
+    trimmed = map_region(content, opened.size, header.size)
+    plan = geometry.plan(
+        header.size,
+        transform,
+        orientation=header.orientation,
+        trimmed=trimmed,
+        scalable=header.scalable,
+    )
+    work.limits.check_result(plan, frames=work.frames)
+    return replace(work, plan=plan)
+
+
+def _join_frames(
+    frames: Sequence[libvips.Image], strip: libvips.Image, work: Work
+) -> libvips.Image:
+    """The frames one above the other, as libvips' encoders of animations want them."""
+    bands = max(frame.bands for frame in frames)
+    if bands > min(frame.bands for frame in frames):
+        frames = [_with_bands(frame, bands) for frame in frames]
+    joined = libvips.Image.arrayjoin(list(frames), across=1).copy()
+    kinds = libvips.MetadataType
+    joined.set_type(kinds.INTEGER, "page-height", frames[0].height)
+    start = work.transform.page or 0
+    if strip.get_typeof("delay"):
+        delays = list(strip.get("delay"))
+        chosen = delays[start : start + work.frames] if len(delays) > work.frames else delays
+        joined.set_type(kinds.INTEGERS, "delay", chosen)
+    if strip.get_typeof("loop"):
+        joined.set_type(kinds.INTEGER, "loop", strip.get("loop"))
+    return joined.copy_memory()
+
+
+def _with_bands(image: libvips.Image, bands: int) -> libvips.Image:
+    if bands >= 3 > image.bands:
+        image = image.colourspace("srgb")
+    return image if image.bands == bands else image.addalpha()
+
+
+def _encode(image: libvips.Image, work: Work, data: bytes, began: float, stop: Stop) -> Result:
     decoded = time.perf_counter()
+    if work.frames == 1:
+        image = tile(image, work)
     image_format = choose_format(image, work)
     try:
-        encoded = encode(image, image_format, work, stop)
+        attach = _gain_map(data, image_format, work, stop)
+        encoded = encode(image, image_format, work, data, stop, attach=attach)
     except libvips.Error:
         stop.check()  # a stopped encoder complains too
         raise
     finally:
         stop.forget()
     return Result(
-        data=encoded,
-        format=image_format,
+        data=encoded.data,
+        format=encoded.format,
         width=image.width,
-        height=image.height,
-        decode_seconds=decoded - started,
+        height=work.plan.result.height,
+        decode_seconds=decoded - began,
         encode_seconds=time.perf_counter() - decoded,
+        quality=encoded.quality,
     )
 
 
-__all__ = ["EPOCH", "STEPS", "BrokenImage", "Result", "Stop", "Work", "prepare", "run"]
+def _gain_map(
+    data: bytes, image_format: Format, work: Work, stop: Stop
+) -> Callable[[bytes], bytes]:
+    """What gives a finished JPEG the gain map of its original, laid as the picture is.
+
+    None where anything has changed the picture's light: the map would be of another picture.
+    """
+    kept = image_format.name == work.header.format.name == "jpeg" and work.transform.hdr == "keep"
+    plan = work.plan
+    if not kept or work.mosaic or work.transform.decorates or plan.frames:
+        return bytes
+    found = find_gain_map(data)
+    if found is None:
+        return bytes
+    try:
+        gains = libvips.Image.jpegload_buffer(found.data, fail_on="error").copy()
+        gains.remove("icc-profile-data")  # its values are no colours
+        box = map_region(plan.region, plan.stored, found.size)
+        size = gain_map_size(plan.stored, found.size, plan.stored_scaled)
+        gains = gains.extract_area(box.left, box.top, box.width, box.height)
+        gains = gains.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)
+        gains = lay(gains.copy_memory(), plan.turn)
+        if plan.window is not None and plan.crops:
+            gains = extract(gains, map_region(plan.window, plan.scaled, _size(gains)))
+        if plan.tile is not None:
+            gains = extract(gains, map_region(plan.tile, plan.whole, _size(gains)))
+        stop.watch(gains)
+        subsampling = "off" if gains.bands == 3 else "auto"
+        encoded = gains.jpegsave_buffer(Q=_GAIN_QUALITY, keep="none", subsample_mode=subsampling)
+    except libvips.Error:
+        stop.check()
+        return bytes  # a map that is broken is no reason to refuse the picture
+    return lambda primary: attach_gain_map(primary, encoded, found)
+
+
+def _size(image: libvips.Image) -> Size:
+    return Size(image.width, image.height)
+
+
+def scale_of(plan: geometry.Plan) -> float:
+    """By how much the region is resized, the larger of across and down."""
+    return max(
+        plan.stored_scaled.width / plan.region.width, plan.stored_scaled.height / plan.region.height
+    )
+
+
+__all__ = ["EPOCH", "BrokenImage", "Result", "Stop", "Work", "prepare", "run", "run_all"]

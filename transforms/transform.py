@@ -14,18 +14,25 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from transforms.errors import InvalidOption
-from transforms.options import BY_SPELLING, MAX_PADDING, MAX_SIDE, OPTIONS, Option
+from transforms.kinds import BadValue, Scalable, nearest
+from transforms.layers import Text, Watermark
+from transforms.options import BY_SPELLING, OPTIONS, Option
 from transforms.values import (
     COMPASS,
     WHITE,
-    BadValue,
+    AutoQuality,
+    Border,
     Colour,
+    Duotone,
     Extent,
     Gravity,
+    Level,
     Rect,
+    Shadow,
+    Sharpen,
     Sides,
-    nearest,
-    round_half_up,
+    Tile,
+    Trim,
 )
 
 _ONE: Final = Decimal(1)
@@ -57,20 +64,52 @@ class Transform:
     max_w: int | None
     max_h: int | None
     crop: Rect | None
+    trim: Trim | None
     gravity: Gravity
     extent: Extent | None
     padding: Sides
-    background: Colour | None
+    background: Colour | str | None
+    border: Border | None
+    round: int | str | None
+    shadow: Shadow | None
     rotate: int
     flip: str | None
     orient: str
-    page: int
+    normalize: bool
+    level: Level | None
+    gamma: Decimal
+    brightness: Decimal
+    contrast: Decimal
+    saturation: Decimal
+    hue: Decimal
+    grayscale: bool
+    sepia: Decimal
+    tint: Colour | None
+    duotone: Duotone | None
+    invert: bool
+    sketch: bool
+    charcoal: Decimal | None
+    pixelate: int | None
+    blur: Decimal | None
+    sharpen: Sharpen | None
+    opacity: Decimal
+    watermark: tuple[Watermark, ...] | None
+    text: tuple[Text, ...] | None
+    merge: tuple[str, ...] | None
+    across: int | None
+    cell: Extent | None
+    gap: int
+    tile: Tile | None
+    page: int | None
+    frames: int | None
     fm: str | None
-    auto: str
-    q: int | None
+    auto: tuple[str, ...]
+    q: int | AutoQuality | None
+    max_bytes: int | None
     lossless: bool
     effort: int
     progressive: bool
+    hdr: str
     meta: str
 
     @classmethod
@@ -129,51 +168,62 @@ class Transform:
         return _normalise(cls(**values), defaults)
 
     def fold_dpr(self) -> Transform:
-        """Multiply the sizes by dpr. Where there is neither w nor h, the plan does it."""
-        if self.dpr == 1 or (self.w is None and self.h is None):
-            return self
-        sides = (self.padding.top, self.padding.right, self.padding.bottom, self.padding.left)
-        return replace(
-            self,
-            w=self._scaled("w", self.w),
-            h=self._scaled("h", self.h),
-            min_w=self._scaled("min-w", self.min_w),
-            min_h=self._scaled("min-h", self.min_h),
-            max_w=self._scaled("max-w", self.max_w),
-            max_h=self._scaled("max-h", self.max_h),
-            extent=None
-            if self.extent is None
-            else Extent(
-                self._scaled("extent", self.extent.width) or 1,
-                self._scaled("extent", self.extent.height) or 1,
-            ),
-            padding=Sides(
-                *(self._scaled("padding", side, low=0, high=MAX_PADDING) or 0 for side in sides)
-            ),
-            dpr=_ONE,
-        )
+        """Multiply the lengths by dpr.
 
-    def _scaled(
-        self, name: str, side: int | None, *, low: int = 1, high: int = MAX_SIDE
-    ) -> int | None:
-        if side is None:
-            return None
-        scaled = max(low, round_half_up(side * self.dpr))
-        if scaled > high:
-            raise InvalidOption(name, f"{name} times dpr must be at most {high}, got {scaled}")
-        return scaled
+        Where there is neither w nor h, or there are layers with lengths of their own, the plan
+        does it.
+        """
+        if self.dpr == 1 or (self.w is None and self.h is None) or self.layers:
+            return self
+        folded: dict[str, Any] = {"dpr": _ONE}
+        for option in OPTIONS:
+            value = getattr(self, option.field)
+            if option.is_length and value != option.default and isinstance(option.kind, Scalable):
+                try:
+                    folded[option.field] = option.kind.times(value, self.dpr)
+                except BadValue as error:
+                    raise InvalidOption(option.name, f"{option.name} {error}") from None
+        return replace(self, **folded)
 
     def with_output(self, fm: str, *, defaults: Defaults | None = None) -> Transform:
         """This transform with its output settled: a row of `OUTPUTS`, `auto` or `same`."""
         background = self.background
         if fm == "jpeg" and background is None and not self.framed and defaults is not None:
             background = defaults.background  # JPEG holds no transparency: this shines through
-        return replace(self, fm=fm, auto="format", background=background)
+        auto = _settled(self.auto, "format") if self.fm is None else self.auto
+        return replace(self, fm=fm, auto=auto, background=background)
 
     @property
     def framed(self) -> bool:
         """Whether there is a canvas: where it has no colour, it is white."""
         return self.fit == "contain" or self.extent is not None or self.padding != Sides()
+
+    @property
+    def adjustments(self) -> int:
+        """How many changes of tone and colour and effects there are."""
+        return sum(getattr(self, name) != _TABLE_DEFAULTS[name] for name in _ADJUSTMENTS)
+
+    @property
+    def decorates(self) -> bool:
+        """Whether there is more to do than to cut the picture and lay it on one colour."""
+        return bool(self.adjustments) or any(
+            (self.border, self.round, self.shadow, self.layers, isinstance(self.background, str))
+        )
+
+    @property
+    def pixels_only(self) -> Transform:
+        """This transform without what concerns the encoder alone: equal ones have equal pixels."""
+        return replace(self, **{name: _TABLE_DEFAULTS[name] for name in _ENCODINGS})
+
+    @property
+    def layers(self) -> tuple[Watermark | Text, ...]:
+        """What is laid over the picture, in order: watermarks, then text."""
+        return (*(self.watermark or ()), *(self.text or ()))
+
+    @property
+    def mark_ids(self) -> tuple[str, ...]:
+        """The ids of the watermarks, each once."""
+        return tuple(dict.fromkeys(mark.original for mark in self.watermark or ()))
 
     @property
     def canonical(self) -> str:
@@ -207,12 +257,19 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
     if folded.framed:
         colour = background or defaults.background or WHITE
         background = None if colour == WHITE else colour
+    if folded.merge is None:
+        folded = replace(folded, across=None, cell=None, gap=0)
     return replace(
         folded,
         gravity=folded.gravity if placed else COMPASS["center"],
         background=background,
-        auto=folded.auto if folded.fm is None else "format",
+        auto=folded.auto if folded.fm is None else _settled(folded.auto, "none"),
     )
+
+
+def _settled(auto: tuple[str, ...], chosen: str) -> tuple[str, ...]:
+    """What is left of `auto` when the format is known: `none` where the request has named it."""
+    return (chosen, "smaller") if "smaller" in auto else ("format",)
 
 
 def _unknown(name: str) -> InvalidOption:
@@ -246,6 +303,9 @@ def _read_value(option: Option, spelling: str, text: str) -> Any:
 
 
 _TABLE_DEFAULTS: Final = {option.field: option.default for option in OPTIONS}
+
+_ADJUSTMENTS: Final = tuple(o.field for o in OPTIONS if o.step in ("tone", "effects"))
+_ENCODINGS: Final = tuple(o.field for o in OPTIONS if o.step == "encode")
 
 if {field.name for field in fields(Transform)} != set(_TABLE_DEFAULTS):
     raise AssertionError("Transform and the table of options differ")

@@ -48,9 +48,9 @@ def folder(tmp_path: Path) -> Folder:
 
 BAD_ORIGINALS = {
     "letter.txt": (415, "unsupported_format", draw.TEXT),
-    "drawing.svg": (415, "unsupported_format", draw.SVG),
-    "phone.heic": (415, "unsupported_format", draw.HEIC),
-    "paper.pdf": (415, "unsupported_format", draw.PDF),
+    "drawing.svg": (422, "broken_image", draw.SVG[:60]),
+    "phone.heic": (422, "broken_image", draw.HEIC),
+    "paper.pdf": (422, "broken_image", draw.PDF),
     "cut.jpg": (422, "broken_image", draw.jpeg()[:900]),
     "cut.png": (422, "broken_image", draw.png(draw.grain())[:5000]),
     "empty.jpg": (422, "broken_image", b""),
@@ -237,14 +237,14 @@ def origin() -> Iterator[Origin]:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Renders begin, and then wait until this is set."""
     opened = threading.Event()
-    run = pipeline.run
+    run_all = pipeline.run_all
 
-    def held(data, work, stop=None):
+    def held(data, works, stop=None):
         while not opened.wait(0.005):
             if stop is not None:
                 stop.check()
-        return run(data, work, stop)
+        return run_all(data, works, stop)
 
-    monkeypatch.setattr(pipeline, "run", held)
+    monkeypatch.setattr(pipeline, "run_all", held)
     yield opened
     opened.set()

@@ -243,9 +243,9 @@ def test_results_of_other_originals_stay(serve, folder):
 
 REFUSED = {
     "text": (draw.TEXT, 415, "unsupported_format"),
-    "svg": (draw.SVG, 415, "unsupported_format"),
-    "heic": (draw.HEIC, 415, "unsupported_format"),
-    "pdf": (draw.PDF, 415, "unsupported_format"),
+    "svg": (draw.SVG[:60], 422, "broken_image"),
+    "heic": (draw.HEIC, 422, "broken_image"),
+    "pdf": (draw.PDF, 422, "broken_image"),
     "nothing": (b"", 422, "broken_image"),
     "a header alone": (b"\x89PNG\r\n\x1a\n" + bytes(400), 422, "broken_image"),
     "half a header": (JPEG[:40], 422, "broken_image"),

@@ -72,6 +72,7 @@ def test_the_document_names_every_path(standing):
         ("POST", "/images"),
         ("POST", "/transform"),
         ("GET", "/livez"),
+        ("GET", "/presets"),
         ("GET", "/readyz"),
         ("GET", "/metrics"),
         ("GET", "/schema"),

@@ -81,8 +81,8 @@ def test_what_cannot_be_rendered_is_refused_by_cause(serve):
     served = serve(max_source_bytes=200_000)
     for data, status, code in (
         (draw.TEXT, 415, "unsupported_format"),
-        (draw.SVG, 415, "unsupported_format"),
-        (draw.HEIC, 415, "unsupported_format"),
+        (draw.SVG[:60], 422, "broken_image"),
+        (draw.HEIC, 422, "broken_image"),
         (b"", 422, "broken_image"),
         (JPEG[:900], 422, "broken_image"),
         (draw.png_of(60_000, 60_000, b""), 413, "source_too_large"),

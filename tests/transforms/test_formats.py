@@ -15,9 +15,9 @@ from tests.transforms.pictures import flat, photo, quadrants, saved
 from transforms import libvips
 from transforms.errors import BrokenImage, TransformError, UnsupportedFormat
 from transforms.formats import FORMATS, SNIFFED_BYTES, sniff
-from transforms.geometry import Size
 from transforms.inspect import look, peek
 from transforms.options import OUTPUTS
+from transforms.shapes import Size
 
 PEEKABLE = ("jpeg", "png", "gif", "webp")
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from tests.transforms.pictures import numbered, saved
 from transforms import pipeline
 from transforms.errors import InvalidOption
-from transforms.geometry import EXIF_TURNS, Box, Plan, Size, Turn, plan
+from transforms.geometry import Plan, plan
 from transforms.limits import Limits
-from transforms.load import load
+from transforms.load import open_original
 from transforms.options import FITS
 from transforms.orient import orient
+from transforms.shapes import EXIF_TURNS, Box, Size, Turn
 from transforms.transform import Transform
 
 read = Transform.from_query
@@ -420,7 +421,7 @@ UPRIGHT = {
 def test_real_pixels_are_laid_as_the_tag_says(orientation: int) -> None:
     data = saved(numbered(5, 3), "png")
     work = pipeline.prepare(data, read(f"orient={orientation}"), Limits())
-    image = orient(load(data, work), work).copy_memory()
+    image = orient(open_original(data, [work]).region(0, work.plan), work).copy_memory()
     assert Size(image.width, image.height) == work.plan.result
     for x, y in points(Box(0, 0, 5, 3)):
         assert image.getpoint(*UPRIGHT[orientation](x, y, 5, 3))[:2] == [x, y]
@@ -436,7 +437,7 @@ def test_real_pixels_are_mirrored_before_they_are_turned(
     data = saved(numbered(5, 3), "png")
     query = f"orient={orientation}&rotate={rotate}" + (f"&flip={flip}" if flip else "")
     work = pipeline.prepare(data, read(query), Limits())
-    image = orient(load(data, work), work).copy_memory()
+    image = orient(open_original(data, [work]).region(0, work.plan), work).copy_memory()
     for x, y in points(Box(0, 0, 5, 3)):
         at = UPRIGHT[orientation](x, y, 5, 3)
         size = Size(3, 5) if orientation >= 5 else Size(5, 3)

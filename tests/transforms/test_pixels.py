@@ -29,11 +29,11 @@ from tests.transforms.pictures import (
 )
 from transforms import libvips, pipeline
 from transforms.errors import BrokenImage, InvalidOption, SourceTooLarge, TransformError
-from transforms.geometry import Size
 from transforms.inspect import look
 from transforms.libvips import Image, MetadataType
 from transforms.limits import Limits
 from transforms.load import shrink_on_load
+from transforms.shapes import Size
 from transforms.transform import Transform
 
 WHITE = [255, 255, 255]
@@ -923,7 +923,7 @@ def test_the_limit_counts_the_frames_that_must_be_decoded() -> None:
     assert caught.value.detail == (
         "The original has 20x10 x 4 frames pixels; at most 700 are decoded"
     )
-    with pytest.raises(SourceTooLarge, match=r"^Frame 3 needs 4 frames; at most 3 are decoded$"):
+    with pytest.raises(SourceTooLarge, match=r"^Of this animation 4 frames would be decoded; at most 3 are"):
         render(data, "page=3", limits=Limits(frames=3))
 
 

@@ -18,8 +18,9 @@ import pytest
 
 from tests.transforms.vectors import GROUPS, Case, Excluded, Vector, translate
 from transforms import geometry, libvips, pipeline
-from transforms.geometry import Box, Plan, Turn
+from transforms.geometry import Plan
 from transforms.limits import Limits
+from transforms.shapes import Box, Turn
 from transforms.transform import Transform
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from transforms.geometry import Size
 from transforms.options import MAX_SIDE
+from transforms.shapes import Size
 
 Vector = dict[str, Any]
 Query = dict[str, str]

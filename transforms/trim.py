@@ -1,0 +1,51 @@
+"""Trim: find the part of an original that is not border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transforms import libvips
+from transforms.shapes import Box
+from transforms.values import Trim
+
+
+def find_content(frames: Iterable[libvips.Image], trim: Trim) -> Box | None:
+    """The box round all that is not border, in any of the frames. They must be in memory.
+
+    None where there is nothing else than border: then nothing is cut off.
+    """
+    edges = []
+    for frame in frames:
+        left, top, width, height = _find_content(frame, trim)
+        if width and height:
+            edges.append((left, top, left + width, top + height))
+    if not edges:
+        return None
+    left, top = min(edge[0] for edge in edges), min(edge[1] for edge in edges)
+    right, bottom = max(edge[2] for edge in edges), max(edge[3] for edge in edges)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _find_content(image: libvips.Image, trim: Trim) -> tuple[int, int, int, int]:
+    if image.interpretation not in ("srgb", "b-w") or image.format != "uchar":
+        image = image.colourspace("srgb").cast("uchar")
+    if trim.colour is not None:
+        background = [trim.colour.red, trim.colour.green, trim.colour.blue]
+        if image.bands < 3:
+            image = image.colourspace("srgb")
+        if image.hasalpha():
+            image = image.flatten(background=background)
+    elif image.hasalpha():
+        alpha = image[image.bands - 1]
+        # A border that shines through is told by that, whatever colours it has. Opaque ones are
+        # told by their colour, and what is transparent then is no border.
+        (corner,) = alpha(0, 0)
+        if corner < 255:
+            image, background = alpha, [corner]
+        else:
+            background = image(0, 0)[:-1]
+            image = image.flatten(background=[255 - value for value in background])
+    else:
+        background = image(0, 0)
+    left, top, width, height = image.find_trim(threshold=trim.threshold, background=background)
+    return int(left), int(top), int(width), int(height)
