@@ -1,9 +1,10 @@
-"""The command line: serve, transform, sign, doctor, config."""
+"""The command line: serve, transform, explain, sign, doctor, config."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from app import __version__
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from transforms.pipeline import Result, Work
+    from transforms.transform import Transform
 
 cli = typer.Typer(
     name="pixelmill",
@@ -85,12 +88,53 @@ def transform(
 ) -> None:
     """Transform a file: pixelmill transform in.jpg out.webp --w 200 --h 200. Needs no server.
 
-    Every parameter of the URLs is an option here. The ending of OUT names the format unless --fm
-    does.
+    Every parameter of the URLs is an option here; merge and watermark name files. The ending of OUT
+    names the format unless --fm does. --tile 3x2 writes all six parts.
     """
-    from transforms import pipeline
+    from app.offline import Bench
     from transforms.errors import TransformError
-    from transforms.formats import FORMATS
+
+    with _failing_plainly():
+        settings = _settings()
+        try:
+            pairs = _read_options(context.args)
+            wanted, targets = _spread(pairs, target, settings)
+            bench = Bench(settings, lambda name: Path(name).read_bytes())
+            began = time.perf_counter()
+
+            async def run() -> list[Result]:
+                try:
+                    return await bench.run(str(source), wanted)
+                finally:
+                    await bench.close()
+
+            results = asyncio.run(run())
+        except TransformError as error:
+            raise ValueError(error.detail) from None
+        for result, path in zip(results, targets, strict=True):
+            path.write_bytes(result.data)
+            print(
+                f"{path}: {result.format.name} {result.width}x{result.height}, "
+                f"{len(result.data)} bytes, {(time.perf_counter() - began) * 1000:.0f} ms"
+            )
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def explain(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The original.")],
+) -> None:
+    """Tell what a transform of a file would come to, as JSON: pixelmill explain in.jpg --w 200.
+
+    Nothing is rendered.
+    """
+    import json
+
+    from app.explanation import explain as tell
+    from app.offline import Bench
+    from transforms.errors import TransformError
     from transforms.transform import Transform
 
     with _failing_plainly():
@@ -99,21 +143,55 @@ def transform(
             wanted = Transform.from_query(
                 _read_options(context.args), defaults=settings.defaults, unknown="refuse"
             )
-            endings = {f.extension: f.name for f in FORMATS.values()} | {n: n for n in FORMATS}
-            fm = wanted.fm or endings.get(target.suffix.lower().removeprefix("."))
-            if fm is None:
-                raise ValueError(f"the ending of {target.name} names no format: add --fm")
-            wanted = wanted.with_output(fm, defaults=settings.defaults)
-            data = source.read_bytes()
-            began = time.perf_counter()
-            result = pipeline.run(data, pipeline.prepare(data, wanted, settings.limits))
+            reason = "fm names it" if wanted.fm else "no fm: by the pixels"
+            wanted = wanted.with_output(wanted.fm or "auto", defaults=settings.defaults)
+            bench = Bench(settings, lambda name: Path(name).read_bytes())
+
+            async def prepare() -> Work:
+                try:
+                    return (await bench.prepare(str(source), [wanted]))[0]
+                finally:
+                    await bench.close()
+
+            work = asyncio.run(prepare())
         except TransformError as error:
             raise ValueError(error.detail) from None
-        target.write_bytes(result.data)
-        print(
-            f"{target}: {result.format.name} {result.width}x{result.height}, "
-            f"{len(result.data)} bytes, {(time.perf_counter() - began) * 1000:.0f} ms"
-        )
+        print(json.dumps(tell(work, reason=reason, settings=settings), indent=2))
+
+
+def _spread(
+    pairs: list[tuple[str, str]], target: Path, settings: Settings
+) -> tuple[list[Transform], list[Path]]:
+    """The transforms and the files of their results: one, or with `--tile 3x2` one for each part.
+
+    Their names take `{column}` and `{row}`, or end in them.
+    """
+    from transforms.formats import FORMATS
+    from transforms.transform import Transform
+
+    endings = {f.extension: f.name for f in FORMATS.values()} | {n: n for n in FORMATS}
+    grid = next((re.fullmatch(r"(\d{1,3})x(\d{1,3})", v) for n, v in pairs if n == "tile"), None)
+    places: list[tuple[int, int] | None] = [None]
+    if grid is not None:
+        columns, rows = int(grid[1]), int(grid[2])
+        places = [(column, row) for row in range(rows) for column in range(columns)]
+        if "{" not in target.name:
+            target = target.with_name(f"{target.stem}-{{column}}-{{row}}{target.suffix}")
+    transforms, paths = [], []
+    for place in places:
+        chosen = pairs
+        path = target
+        if place is not None and grid is not None:
+            part = f"{grid[0]},{place[0]},{place[1]}"
+            chosen = [(name, part if name == "tile" else value) for name, value in pairs]
+            path = target.with_name(target.name.format(column=place[0], row=place[1]))
+        wanted = Transform.from_query(chosen, defaults=settings.defaults, unknown="refuse")
+        fm = wanted.fm or endings.get(path.suffix.lower().removeprefix("."))
+        if fm is None:
+            raise ValueError(f"the ending of {path.name} names no format: add --fm")
+        transforms.append(wanted.with_output(fm, defaults=settings.defaults))
+        paths.append(path)
+    return transforms, paths
 
 
 def _read_options(arguments: list[str]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from routers import images, ops, problems, thumb, transform
+from routers import images, info, kit, ops, problems, thumb, transform
 from routers.envelope import Envelope
 from routers.hits import HitPath
 
@@ -67,7 +67,14 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         redirect_slashes=False,
     )
     problems.install(app)
-    for router in (thumb.router, images.router, transform.router, ops.router):
+    for router in (
+        thumb.router,
+        info.router,
+        kit.router,
+        images.router,
+        transform.router,
+        ops.router,
+    ):
         app.include_router(router)
     envelope = Envelope(app)
     hit_path = HitPath(envelope)

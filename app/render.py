@@ -20,10 +20,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
@@ -32,17 +31,15 @@ from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
 from app.engine import Engine
-from app.errors import InvalidRequest, OriginalChanged, OriginalMissing, problem_of
+from app.errors import OriginalChanged, problem_of
 from app.flights import Flights
+from app.originals import Originals
 from app.results import StoredTier
-from app.sources import stored
-from app.sources.base import Identity, Ref, Source
-from app.stores.base import check_key
+from app.sources.base import Identity, Ref
 from app.telemetry import Metrics, Timings
 from transforms import pipeline
 from transforms.cost import Cost, estimate_all
 from transforms.errors import InvalidOption, UnsupportedFormat
-from transforms.foreign_raster import drawn
 from transforms.formats import SNIFFED_BYTES, sniff
 from transforms.inspect import Header, header_of_leaf, look
 from transforms.libvips import Image
@@ -52,8 +49,6 @@ from transforms.transform import Transform
 
 T = TypeVar("T")
 
-_KNOWN: Final = 20_000
-"""Identities that are remembered."""
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
 _USUAL_EFFORT: Final = 2
@@ -97,31 +92,25 @@ class Renderer:
     def __init__(
         self,
         *,
-        sources: Mapping[str, Source],
+        originals: Originals,
         memory_tier: MemoryTier,
         stored_tier: StoredTier,
         admission: Admission,
         engine: Engine,
         children: Children | None,
         limits: Limits,
-        freshness: float,
         max_seconds: float,
         metrics: Metrics,
     ) -> None:
-        self._sources = sources
+        self.originals = originals
         self._memory_tier = memory_tier
         self._stored_tier = stored_tier
         self._admission = admission
         self._engine = engine
         self._children = children
         self._limits = limits
-        self._freshness = freshness
         self._max_seconds = max_seconds
         self._metrics = metrics
-        self._identities: OrderedDict[Ref, tuple[Identity, float]] = OrderedDict()
-        self._asking: set[Ref] = set()
-        self._identifying: Flights[Ref, Identity] = Flights()
-        self._fetching: Flights[tuple[Ref, str], bytes] = Flights()
         self._rendering: Flights[tuple[str, ...], tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
         self._to_keep: dict[str, Ref] = {}
@@ -129,7 +118,7 @@ class Renderer:
 
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
         """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`)."""
-        identity = await self._identify(ref)
+        identity = await self.originals.identify(ref)
         return await self._key(identity, transform)
 
     async def answer(self, keyed: Keyed, *, lane: Lane) -> Answer:
@@ -145,7 +134,7 @@ class Renderer:
             except OriginalChanged:
                 for keyed in keyeds:
                     for identity in (keyed.identity, *keyed.others, *keyed.marks):
-                        self.forget(identity.ref)
+                        self.originals.forget(identity.ref)
                 if attempt == _TRIES:
                     raise
                 keyeds = [await self.identify(k.identity.ref, k.transform) for k in keyeds]
@@ -158,74 +147,45 @@ class Renderer:
         (answer,) = await self._answer_all([await self._key(identity, transform)], lane)
         return answer
 
-    async def look(self, data: bytes) -> Header:
+    async def explain(self, keyed: Keyed) -> Work:
+        """The work that a request comes to. Downloads the originals; renders nothing."""
+        data = await self.originals.fetch(keyed.identity)
+        others = await self.originals.fetch_all(keyed.others)
+        header = await self.look(data, page=keyed.transform.page or 0)
+        return await asyncio.to_thread(
+            pipeline.prepare,
+            data,
+            keyed.transform,
+            self._limits,
+            others=others,
+            header=header if header.format.foreign else None,
+        )
+
+    async def look(self, data: bytes, *, page: int = 0) -> Header:
         """Read the header of an original, and check it against the limits.
 
         Raises BrokenImage, UnsupportedFormat, SourceTooLarge, Overloaded.
         """
         image_format = sniff(data[:SNIFFED_BYTES])
         if image_format.foreign:
-            async with self._open_foreign(image_format.name, data, page=0) as child:
+            async with self._open_foreign(image_format.name, data, page=page) as child:
                 header = header_of_leaf(image_format, child.leaf)
         else:
             header = await asyncio.to_thread(look, data)
         self._limits.check_original(header, page=0, frames=1)
         return header
 
-    def forget(self, ref: Ref) -> None:
-        """Ask for the original's version anew the next time."""
-        self._identities.pop(ref, None)
-        self._asking.discard(ref)
-
     async def purge(self, ref: Ref) -> int:
         """Remove every result of an original from every tier of this replica."""
-        self.forget(ref)
+        self.originals.forget(ref)
         self._to_keep = {key: of for key, of in self._to_keep.items() if of != ref}
         return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
 
-    def fresh_for(self, ref: Ref) -> float:
-        """For how many seconds more the original's version need not be asked for."""
-        known = self._identities.get(ref)
-        return 0.0 if known is None else max(0.0, known[1] - time.monotonic())
-
     async def _key(self, identity: Identity, transform: Transform) -> Keyed:
-        others = await self._identify_named(transform.merge or (), "merge")
-        marks = await self._identify_named(transform.mark_ids, "watermark")
+        others = await self.originals.identify_named(transform.merge or (), "merge")
+        marks = await self.originals.identify_named(transform.mark_ids, "watermark")
         key = key_of(transform, identity, *others, *marks)
         return Keyed(identity=identity, transform=transform, key=key, others=others, marks=marks)
-
-    async def _identify_named(self, ids: Sequence[str], param: str) -> tuple[Identity, ...]:
-        """Identify the originals that a parameter names."""
-        try:
-            refs = [Ref(stored.KIND, check_key(name)) for name in ids]
-            return tuple(await asyncio.gather(*map(self._identify, refs)))
-        except (OriginalMissing, InvalidRequest) as error:
-            raise type(error)(f"{param}: {error.detail}", param=param) from None
-
-    async def _identify(self, ref: Ref) -> Identity:
-        known = self._identities.get(ref)
-        if known is not None and known[1] > time.monotonic():
-            return known[0]
-
-        async def ask() -> Identity:
-            self._asking.add(ref)
-            try:
-                source = self._sources[ref.kind]
-                found = await source.identify(ref.name, known[0] if known else None)
-                if ref in self._asking:  # else it was replaced or deleted meanwhile
-                    self._remember(ref, found)
-            finally:
-                self._asking.discard(ref)
-            return found
-
-        return await self._identifying.join(ref, ask)
-
-    def _remember(self, ref: Ref, identity: Identity) -> None:
-        until = time.monotonic() + self._freshness
-        self._identities[ref] = (replace(identity, body=None), until)
-        self._identities.move_to_end(ref)
-        while len(self._identities) > _KNOWN:
-            self._identities.popitem(last=False)
 
     async def _answer_all(self, keyeds: Sequence[Keyed], lane: Lane) -> list[Answer]:
         found: dict[str, Answer] = {}
@@ -294,13 +254,13 @@ class Renderer:
         self._admission.check(lane)
         first = keyeds[0]
         with timings.measure("fetch"):
-            data = await self._fetch(first.identity)
-            others = {k.others: await self._fetch_all(k.others) for k in keyeds}
+            data = await self.originals.fetch(first.identity)
+            others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
             marks = [await self._fetch_marks(keyed, lane) for keyed in keyeds]
 
         transforms = [keyed.transform for keyed in keyeds]
         merged = [others[keyed.others] for keyed in keyeds]
-        results, works = await self._run(
+        results, works = await self.run(
             pipeline.run_all, data, transforms, lane, timings, merged=merged, marks=marks
         )
         self._metrics.rendered_bytes.inc(len(data))
@@ -309,7 +269,7 @@ class Renderer:
             for keyed, work, result in zip(keyeds, works, results, strict=True)
         ]
 
-    async def _run(
+    async def run(
         self,
         make: Callable[[bytes, Sequence[Work], Stop], T],
         data: bytes,
@@ -354,7 +314,7 @@ class Renderer:
             if child is not None:
                 try:
                     with timings.measure("draw"):
-                        data = await child.draw(self._scale_to_draw(works))
+                        data = await child.draw(pipeline.scale_to_draw(works, self._limits))
                 except BaseException:
                     ticket.release(learn=False)
                     raise
@@ -366,14 +326,6 @@ class Renderer:
         if self._children is None:
             raise UnsupportedFormat(f"The original is {name}, which this service does not read")
         return self._children.open(name, data, page=page)
-
-    def _scale_to_draw(self, works: Sequence[Work]) -> float:
-        """At which scale of its own size a foreign document must be drawn for these works."""
-        header = works[0].header
-        scale = max(pipeline.scale_of(work.plan) for work in works)
-        scale = scale if header.scalable else min(1.0, scale)
-        self._limits.check_size(drawn(header.size, scale))
-        return scale
 
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
         timings.add("decode", result.decode_seconds)
@@ -402,29 +354,17 @@ class Renderer:
         if rendered.ref.kind != UPLOAD:
             self._stored_tier.put_later(rendered, fm)
 
-    async def _fetch_all(self, identities: Sequence[Identity]) -> list[bytes]:
-        return list(await asyncio.gather(*map(self._fetch, identities)))
-
     async def _fetch_marks(self, keyed: Keyed, lane: Lane) -> dict[str, Image]:
         """The bitmaps of the watermarks by id. Those not kept are decoded, each in its turn."""
         marks = {}
         for identity in keyed.marks:
             bitmap = self._bitmaps.get(identity)
             if bitmap is None:
-                data = await self._fetch(identity)
-                bitmap, _ = await self._run(pipeline.make_bitmap, data, [_MARK], lane, Timings())
+                data = await self.originals.fetch(identity)
+                bitmap, _ = await self.run(pipeline.make_bitmap, data, [_MARK], lane, Timings())
                 self._bitmaps.put(identity, bitmap)
             marks[identity.ref.name] = bitmap
         return marks
-
-    async def _fetch(self, identity: Identity) -> bytes:
-        if identity.body is not None:
-            return identity.body
-
-        source = self._sources[identity.ref.kind]
-        return await self._fetching.join(
-            (identity.ref, identity.version), lambda: source.fetch(identity)
-        )
 
 
 def key_of(transform: Transform, *identities: Identity) -> str:

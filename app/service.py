@@ -13,8 +13,10 @@ from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
 from app.children import Children
+from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
+from app.originals import Originals
 from app.presets import Presets, load_presets
 from app.render import Renderer
 from app.results import StoredTier
@@ -43,6 +45,7 @@ class Service:
     access: Access
     originals: ObjectStore
     renderer: Renderer
+    describer: Describer
     memory_tier: MemoryTier
     stored_tier: StoredTier
     admission: Admission
@@ -150,14 +153,13 @@ async def open_service(
     metrics.queued.set_function(lambda: admission.queued)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
     renderer = Renderer(
-        sources=sources,
+        originals=Originals(sources, freshness=settings.freshness),
         memory_tier=memory_tier,
         stored_tier=stored_tier,
         admission=admission,
         engine=engine,
         children=children,
         limits=limits,
-        freshness=settings.freshness,
         max_seconds=settings.render_timeout,
         metrics=metrics,
     )
@@ -169,6 +171,7 @@ async def open_service(
             access=Access(settings),
             originals=originals,
             renderer=renderer,
+            describer=Describer(renderer, memory_tier),
             memory_tier=memory_tier,
             stored_tier=stored_tier,
             admission=admission,

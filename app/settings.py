@@ -77,6 +77,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str = Field(
+        "",
+        description="Where clients reach this service, such as `https://img.example.com`: begins "
+        "the URLs that `/kit` gives.",
+    )
     originals: str = Field(
         "file:./data/originals",
         description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`.",

@@ -40,6 +40,63 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "far as it allows.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
     },
+    "explain": {
+        "name": "explain",
+        "in": "query",
+        "description": "Tell what the request comes to, as JSON, and render nothing.",
+        "schema": {"type": "string", "enum": ["0", "1"]},
+    },
+    "gps": {
+        "name": "gps",
+        "in": "query",
+        "description": "Tell where the picture was taken. Needs a bearer token.",
+        "schema": {"type": "string", "enum": ["0", "1"]},
+    },
+    "colours": {
+        "name": "colours",
+        "in": "query",
+        "description": "0: only what the header and the metadata say; nothing is decoded.",
+        "schema": {"type": "string", "enum": ["0", "1"]},
+    },
+    "widths": {
+        "name": "widths",
+        "in": "query",
+        "description": "The ladder of widths in pixels, separated by commas.",
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]{1,3}(,[1-9][0-9]{1,3}){0,11}$"},
+        "example": "320,640,1280",
+    },
+    "formats": {
+        "name": "formats",
+        "in": "query",
+        "description": "Newer formats to offer before the one that every client shows.",
+        "schema": {"type": "string", "pattern": "^(avif|webp)(,(avif|webp))?$"},
+        "example": "avif,webp",
+    },
+    "sizes": {
+        "name": "sizes",
+        "in": "query",
+        "description": "The `sizes` attribute: how wide the picture is shown.",
+        "schema": {"type": "string", "maxLength": 500},
+        "example": "(min-width: 800px) 50vw, 100vw",
+    },
+    "alt": {
+        "name": "alt",
+        "in": "query",
+        "description": "The `alt` attribute.",
+        "schema": {"type": "string", "maxLength": 500},
+    },
+    "ttl": {
+        "name": "ttl",
+        "in": "query",
+        "description": "For how many seconds the signed URLs hold; without it for ever.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 31536000},
+    },
+    "warm": {
+        "name": "warm",
+        "in": "query",
+        "description": "Render the whole kit now, from one decode. Needs a bearer token.",
+        "schema": {"type": "string", "enum": ["0", "1"]},
+    },
     "sig": {
         "name": "sig",
         "in": "query",
@@ -117,6 +174,11 @@ RESULT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     416: {"description": "The range lies outside the result"},
     **problems(400, 403, 404, 409, 413, 415, 422, 502, 503, 504),
 }
+
+
+def own_parameters(*own: str) -> dict[str, Any]:
+    """The parameters of a route that does not transform."""
+    return {"parameters": [_OWN[name] for name in own]}
 
 
 def parameters(*own: str) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from app.access import Caller
 from app.errors import InvalidRequest
 from app.presets import guard_size
 from app.service import Service
+from app.sources import stored, web
+from app.sources.base import Ref
+from app.stores.base import check_key
+from transforms.kinds import BadValue, Flag
 from transforms.transform import Transform
 
 T = TypeVar("T")
@@ -59,6 +63,37 @@ def transform_of(service: Service, pairs: list[tuple[str, str]]) -> Transform:
         snap=settings.sizes == "snap",
         own=presets.own_sizes(pairs),
     )
+
+
+def ref_of(request: Request, pairs: list[tuple[str, str]]) -> Ref:
+    """The original that a request is about: by the id in its path, or by `url`.
+
+    Raises InvalidRequest.
+    """
+    if "id" in request.path_params:
+        return Ref(stored.KIND, check_key(request.path_params["id"]))
+    url = next((value for name, value in pairs if name == "url"), "")
+    if not url:
+        path = request.scope["path"]
+        raise InvalidRequest(f"Name an original: {path}/ID, or {path}?url=https://...", param="url")
+    return Ref(web.KIND, url)
+
+
+def flag_of(pairs: list[tuple[str, str]], name: str, *, default: bool) -> bool:
+    """A parameter of a request's own that is yes or no. Raises InvalidRequest."""
+    text = value_of(pairs, name)
+    try:
+        return default if text is None else Flag().read(text)
+    except BadValue as error:
+        raise InvalidRequest(f"{name} {error}", param=name) from None
+
+
+def value_of(pairs: list[tuple[str, str]], name: str) -> str | None:
+    """A parameter of a request's own. Raises InvalidRequest where it is given twice."""
+    given = [value for known, value in pairs if known == name]
+    if len(given) > 1:
+        raise InvalidRequest(f"{name} is given twice", param=name)
+    return given[0] if given else None
 
 
 def accept_of(request: Request) -> bytes:

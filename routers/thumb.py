@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from app.admission import Lane
-from app.errors import InvalidRequest
-from app.sources import stored, web
-from app.sources.base import Ref
-from app.stores.base import check_key
+from app.explanation import explain
+from app.sources import web
 from routers import openapi
 from routers.delivery import (
     cache_control,
@@ -25,11 +23,14 @@ from routers.negotiation import choose_output
 from routers.requests import (
     accept_of,
     caller_of,
+    flag_of,
     pairs_of,
+    ref_of,
     service_of,
     transform_of,
     while_connected,
 )
+from transforms.options import BY_NAME
 
 router = APIRouter(tags=["results"])
 
@@ -40,7 +41,7 @@ router = APIRouter(tags=["results"])
     summary="A result of an original in the store",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
-    openapi_extra=openapi.parameters("id", "preset", "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("id", "preset", "explain", "v", "sig", "exp"),
 )
 async def thumb_by_id(request: Request) -> Response:
     """Fetch the original of this id, transform it as the parameters say, and answer the result.
@@ -48,7 +49,7 @@ async def thumb_by_id(request: Request) -> Response:
     Unknown parameters do not matter. Without any, the original comes upright and in sRGB, in the
     best format that the client accepts.
     """
-    return await _thumb(request, Ref(stored.KIND, check_key(request.path_params["id"])))
+    return await _thumb(request)
 
 
 @get_and_head(
@@ -57,20 +58,18 @@ async def thumb_by_id(request: Request) -> Response:
     summary="A result of an original on the web",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
-    openapi_extra=openapi.parameters("url", "preset", "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("url", "preset", "explain", "v", "sig", "exp"),
 )
 async def thumb_by_url(request: Request) -> Response:
     """Fetch the original from a URL on one of the allowed hosts, and answer the result."""
-    url = next((value for name, value in pairs_of(request) if name == "url"), "")
-    if not url:
-        raise InvalidRequest("Name an original: /thumb/ID, or /thumb?url=https://...", param="url")
-    return await _thumb(request, Ref(web.KIND, url))
+    return await _thumb(request)
 
 
-async def _thumb(request: Request, ref: Ref) -> Response:
+async def _thumb(request: Request) -> Response:
     service = service_of(request)
     settings = service.settings
     pairs = pairs_of(request)
+    ref = ref_of(request, pairs)
     grant = service.access.check_read(
         caller_of(request), request.scope["path"], pairs, by_url=ref.kind == web.KIND
     )
@@ -80,6 +79,11 @@ async def _thumb(request: Request, ref: Ref) -> Response:
 
     renderer = service.renderer
     keyed = await while_connected(request, renderer.identify(ref, transform))
+    if flag_of(pairs, "explain", default=False):
+        explained = await while_connected(request, renderer.explain(keyed))
+        reason = _reason(pairs, fm, varies=varies)
+        told = explain(explained, keyed=keyed, reason=reason, settings=settings)
+        return JSONResponse(told, headers={"cache-control": "no-store"})
     modified = keyed.identity.modified
     headers = validator_headers(
         etag=etag_of(keyed.key),
@@ -99,7 +103,20 @@ async def _thumb(request: Request, ref: Ref) -> Response:
     )
     if grant.shared and grant.expires is None:
         # What a token was let to see, or a signature for a time, is not for whoever asks next.
-        record_hit(
-            request.app.state.hit_path, request, answer, headers, seconds=renderer.fresh_for(ref)
-        )
+        fresh_for = renderer.originals.fresh_for(ref)
+        record_hit(request.app.state.hit_path, request, answer, headers, seconds=fresh_for)
     return result_response(request, answer, headers)
+
+
+def _reason(pairs: list[tuple[str, str]], fm: str, *, varies: bool) -> str:
+    """Why the result has its format."""
+    if any(name in BY_NAME["fm"].spellings for name, _ in pairs):
+        return "fm names it"
+    match fm:
+        case "same":
+            return "auto=none: the original's own"
+        case "auto":
+            newer = "Accept names no newer format" if varies else "no newer format is made here"
+            return f"{newer}: GIF where it moves, PNG where it is transparent, else JPEG"
+        case _:
+            return "Accept names it"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips, pipeline
-from transforms.inspect import broken, look
+from transforms.inspect import Header, broken, look
 from transforms.metadata import Metadata, read_metadata
 from transforms.palette import Swatch, average, dominant, palette
 from transforms.placeholders import LONGEST_SIDE, blurhash, data_uri, perceptual_hash, thumbhash
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 MOST_DELAYS: Final = 1000
 """Frames of an animation whose delays are told."""
 
-_SMALL: Final = Transform.from_query(
+SMALL: Final = Transform.from_query(
     f"w={LONGEST_SIDE}&h={LONGEST_SIDE}&fit=inside&fm=png&effort=0&meta=none"
 )
-_ANIMATED: Final = ("gif", "webp")
+"""What an original's colours are read from."""
+
 _COLOUR_SPACES: Final = {
     "rgb": "srgb",
     "rgb16": "srgb",
@@ -48,13 +50,14 @@ class Facts:
     as it is seen, once its EXIF `orientation` (1 to 8) has been applied. `pages` are the pages of
     a document or the frames of an animation, `delays` how long each frame lasts in milliseconds,
     and `loop` how often it plays, 0 for ever. `colour_space` is srgb, b-w, cmyk or lab; `bits` is
-    for one sample (or one index into a colour table), as the original has it.
+    for one sample (or one index into a colour table), as the original has it. `sha256` is None
+    where not all of the original was read.
     """
 
     format: str
     media_type: str
     length: int
-    sha256: str
+    sha256: str | None
     stored_width: int
     stored_height: int
     width: int
@@ -82,6 +85,11 @@ class Colours:
     thumbhash: bytes
     perceptual_hash: str
     data_uri: str
+
+    @property
+    def thumbhash_text(self) -> str:
+        """The ThumbHash in base64, as pages have it."""
+        return base64.b64encode(self.thumbhash).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,46 +125,61 @@ def describe(data: bytes, *, limits: Limits, stop: pipeline.Stop | None = None) 
     the first page. Blocks for as long as decoding takes. Raises BrokenImage, UnsupportedFormat,
     SourceTooLarge, Stopped.
     """
-    work = pipeline.prepare(data, _SMALL, limits)
-    small = pipeline.run(data, work, stop).data
-    image = libvips.Image.new_from_buffer(small, "").copy_memory()
-    return Description(facts=read_facts(data), colours=read_colours(image))
+    works = [pipeline.prepare(data, SMALL, limits)]
+    return Description(
+        facts=read_facts(data), colours=see_colours(data, works, stop or pipeline.Stop())
+    )
 
 
-def read_facts(data: bytes) -> Facts:
+def see_colours(data: bytes, works: Sequence[pipeline.Work], stop: pipeline.Stop) -> Colours:
+    """Decode the small picture that `SMALL` asks for, and look at its colours."""
+    return read_colours(pipeline.make_picture(data, works, stop))
+
+
+def read_facts(data: bytes, *, length: int | None = None) -> Facts:
     """What an original says of itself. Decodes nothing.
 
-    Raises BrokenImage, UnsupportedFormat.
+    `length` is that of the whole original where `data` is only its beginning. Raises BrokenImage,
+    UnsupportedFormat.
     """
     header = look(data)
-    image_format = header.format
     try:
         image = libvips.Image.new_from_buffer(data, "", access="sequential")
     except libvips.Error as error:
-        raise broken(image_format, error) from None
-    animated = image_format.name in _ANIMATED and header.pages > 1
-    width, height = header.size.width, header.size.height
-    if header.orientation >= 5:
-        width, height = height, width
+        raise broken(header.format, error) from None
+    tiff = data if header.format.name == "tiff" else b""
+    return replace(
+        facts_of(header, data, length=length),
+        delays=tuple(_field(image, "delay", [])[:MOST_DELAYS]) if header.animated else (),
+        loop=_field(image, "loop", 0) if header.animated else None,
+        bits=_field(image, "bits-per-sample", 8 * header.bytes_per_band),
+        metadata=read_metadata(image, tiff=tiff),
+    )
+
+
+def facts_of(header: Header, data: bytes, *, length: int | None = None) -> Facts:
+    """What a header says, without metadata."""
+    size = pipeline.upright(header)
+    whole = length is None or length == len(data)
     return Facts(
-        format=image_format.name,
-        media_type=image_format.media_type,
-        length=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
+        format=header.format.name,
+        media_type=header.format.media_type,
+        length=len(data) if length is None else length,
+        sha256=hashlib.sha256(data).hexdigest() if whole else None,
         stored_width=header.size.width,
         stored_height=header.size.height,
-        width=width,
-        height=height,
+        width=size.width,
+        height=size.height,
         orientation=header.orientation,
         pages=header.pages,
-        animated=animated,
-        delays=tuple(_field(image, "delay", [])[:MOST_DELAYS]) if animated else (),
-        loop=_field(image, "loop", 0) if animated else None,
+        animated=header.animated,
+        delays=(),
+        loop=None,
         alpha=bool(header.alpha),
         colour_space=_COLOUR_SPACES.get(header.interpretation, header.interpretation),
-        bits=_field(image, "bits-per-sample", 8 * header.bytes_per_band),
+        bits=8 * header.bytes_per_band,
         progressive=header.progressive,
-        metadata=read_metadata(image, tiff=data if image_format.name == "tiff" else b""),
+        metadata=Metadata(),
     )
 
 
@@ -197,7 +220,7 @@ def _colours_as_json(colours: Colours) -> dict[str, Any]:
             for swatch in colours.palette
         ],
         "blurhash": colours.blurhash,
-        "thumbhash": base64.b64encode(colours.thumbhash).decode(),
+        "thumbhash": colours.thumbhash_text,
         "perceptual_hash": colours.perceptual_hash,
         "data_uri": colours.data_uri,
     }

@@ -130,7 +130,7 @@ def plan(
         border=composed.border,
         shadow_room=composed.shadow_room,
         whole=composed.whole,
-        tile=_tile_box(transform.tile, composed.whole),
+        tile=find_tile(transform.tile, composed.whole),
         scale=Fraction(transform.dpr) * shrink,
     )
 
@@ -224,7 +224,8 @@ def _shadow_room(shadow: Shadow | None, scale: Fraction) -> Sides:
     return Sides(top, right, bottom, left)
 
 
-def _tile_box(tile: Tile | None, whole: Size) -> Box | None:
+def find_tile(tile: Tile | None, whole: Size) -> Box | None:
+    """The box of a tile in a picture. Raises InvalidOption where it would have no pixel."""
     if tile is None:
         return None
     left, right = _part(tile.column, tile.columns, whole.width)

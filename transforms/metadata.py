@@ -99,12 +99,12 @@ class Metadata:
     `place` is the one thing in it that a person may not want told.
     """
 
-    exif: Exif
-    iptc: Iptc
-    xmp: Xmp
-    place: Place | None
-    density: float | None
-    profile: str | None
+    exif: Exif = Exif()
+    iptc: Iptc = Iptc()
+    xmp: Xmp = Xmp()
+    place: Place | None = None
+    density: float | None = None
+    profile: str | None = None
 
 
 def read_metadata(image: libvips.Image, *, tiff: bytes = b"") -> Metadata:

@@ -20,6 +20,7 @@ from transforms.colour import to_srgb
 from transforms.crop import crop, extract, find_window, tile
 from transforms.encode import choose_format, encode
 from transforms.errors import BrokenImage, Stopped
+from transforms.foreign_raster import drawn
 from transforms.formats import FORMATS, Format
 from transforms.frame import frame
 from transforms.gainmap import attach_gain_map, find_gain_map, gain_map_size
@@ -224,11 +225,8 @@ def run_all(data: bytes, works: Sequence[Work], stop: Stop | None = None) -> lis
     return [results[number] for number in range(len(works))]
 
 
-def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image:
-    """Render into memory instead of a file: 8-bit sRGB with transparency, as watermarks are kept.
-
-    Raises as `run` does.
-    """
+def make_picture(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image:
+    """The finished pixels of one work in memory: 8-bit grey or sRGB. Raises as `run` does."""
     (work,) = works
     try:
         image, _ = _develop(_open(data, works, stop), work, stop)
@@ -237,7 +235,12 @@ def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image
         raise
     finally:
         stop.forget()
-    return _with_bands(image, 4).copy_memory()
+    return image
+
+
+def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image:
+    """As `make_picture`, but always sRGB with transparency, as watermarks are kept."""
+    return _with_bands(make_picture(data, works, stop), 4).copy_memory()
 
 
 def _opened_alike(work: Work) -> tuple[object, ...]:
@@ -265,7 +268,9 @@ def _run_group(data: bytes, works: Sequence[Work], stop: Stop) -> Iterator[Resul
         finally:
             stop.forget()
         image, seen = finished[pixels]
-        yield _encode(image, replace(seen, transform=work.transform), data, began, stop)
+        tile_box = geometry.find_tile(work.transform.tile, seen.plan.whole)
+        seen = replace(seen, transform=work.transform, plan=replace(seen.plan, tile=tile_box))
+        yield _encode(image, seen, data, began, stop)
 
 
 def _open(data: bytes, works: Sequence[Work], stop: Stop) -> Opened:
@@ -443,6 +448,18 @@ def _gain_map(
 
 def _size(image: libvips.Image) -> Size:
     return Size(image.width, image.height)
+
+
+def scale_to_draw(works: Sequence[Work], limits: Limits) -> float:
+    """At which scale of its own size a foreign document must be drawn for these works.
+
+    Raises SourceTooLarge where that is more pixels than are decoded.
+    """
+    header = works[0].header
+    scale = max(scale_of(work.plan) for work in works)
+    scale = scale if header.scalable else min(1.0, scale)
+    limits.check_size(drawn(header.size, scale))
+    return scale
 
 
 def scale_of(plan: geometry.Plan) -> float:

@@ -58,6 +58,9 @@ class Source(Protocol):
         Raises OriginalTooLarge, and what `receive` raises.
         """
 
+    async def fetch_start(self, identity: Identity, size: int) -> bytes:
+        """Download at least its first `size` bytes, or all of it."""
+
 
 async def receive(chunks: AsyncIterator[bytes], *, cap: int, limits: Limits) -> bytes:
     """Collect a body of at most `cap` bytes, and stop at the first sign that it is of no use.

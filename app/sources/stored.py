@@ -48,6 +48,18 @@ class StoredSource:
         with self._downloads.counted(KIND):
             return await self._fetch_within(identity)
 
+    async def fetch_start(self, identity: Identity, size: int) -> bytes:
+        name, version = identity.ref.name, identity.version
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._downloads.slot(size),
+                self._store.read(name, start=0, stop=size, version=version) as reading,
+            ):
+                return b"".join([chunk async for chunk in reading.chunks])
+        except TimeoutError:
+            raise SourceTimeout(f"The original did not arrive within {self._timeout:g} s") from None
+
     async def _fetch_within(self, identity: Identity) -> bytes:
         try:
             async with asyncio.timeout(self._timeout), self._downloads.slot(identity.size):

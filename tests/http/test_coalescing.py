@@ -26,8 +26,12 @@ def waiting(flights):
 
 def nothing_is_left(served):
     renderer = parts(served).renderer
-    downloads = [source._downloads for source in renderer._sources.values()]
-    flights = (renderer._identifying, renderer._fetching, renderer._rendering)
+    downloads = [source._downloads for source in renderer.originals._sources.values()]
+    flights = (
+        renderer.originals._identifying,
+        renderer.originals._fetching,
+        renderer._rendering,
+    )
     return (
         not any(len(flight) for flight in flights)
         and not renderer._to_keep
@@ -46,7 +50,7 @@ def test_equal_requests_at_once_make_one_download_and_one_render(serve, origin, 
     served = serve(**OPEN)
     origin.gate.clear()
     callers = [call(served).send(by_url(origin)) for _ in range(MANY)]
-    until(lambda: waiting(parts(served).renderer._identifying) == MANY)
+    until(lambda: waiting(parts(served).renderer.originals._identifying) == MANY)
     origin.gate.set()
     answers = [caller.read() for caller in callers]
     assert {answer.status for answer in answers} == {200}
@@ -72,7 +76,7 @@ def test_different_results_of_one_original_share_its_download(serve, origin, cal
     served = serve(**OPEN)
     origin.gate.clear()
     callers = [call(served).send(by_url(origin, query=f"w={width}")) for width in range(40, 50)]
-    until(lambda: waiting(parts(served).renderer._identifying) == len(callers))
+    until(lambda: waiting(parts(served).renderer.originals._identifying) == len(callers))
     origin.gate.set()
     widths = {draw.opened(caller.read().body).width for caller in callers}
     assert widths == set(range(40, 50))
@@ -92,7 +96,7 @@ def test_different_results_of_a_stored_original_share_its_download(
 
     monkeypatch.setattr(stored, "receive", held)
     callers = [call(served).send(f"/thumb/cat.jpg?w={width}") for width in range(40, 50)]
-    until(lambda: waiting(parts(served).renderer._fetching) == len(callers))
+    until(lambda: waiting(parts(served).renderer.originals._fetching) == len(callers))
     opened.set()
     assert {caller.read().status for caller in callers} == {200}
     assert served.metric("pixelmill_downloads_total") == 1
@@ -103,7 +107,7 @@ def test_what_goes_wrong_is_told_to_all_and_asked_for_once(serve, origin, call, 
     served = serve(**OPEN)
     origin.gate.clear()
     callers = [call(served).send(by_url(origin, "missing.jpg")) for _ in range(MANY)]
-    until(lambda: waiting(parts(served).renderer._identifying) == MANY)
+    until(lambda: waiting(parts(served).renderer.originals._identifying) == MANY)
     origin.gate.set()
     assert {caller.read().status for caller in callers} == {404}
     assert origin.requests == ["/missing.jpg"]
@@ -114,7 +118,7 @@ def test_when_all_have_left_the_download_stops(serve, origin, call, until):
     served = serve(**OPEN)
     origin.gate.clear()
     callers = [call(served).send(by_url(origin)) for _ in range(MANY)]
-    until(lambda: waiting(parts(served).renderer._identifying) == MANY)
+    until(lambda: waiting(parts(served).renderer.originals._identifying) == MANY)
     until(lambda: len(origin.requests) == 1)
     for caller in callers:
         caller.leave()
@@ -131,10 +135,10 @@ def test_when_all_but_one_have_left_that_one_is_answered(serve, origin, call, un
     origin.gate.clear()
     callers = [call(served).send(by_url(origin)) for _ in range(MANY)]
     renderer = parts(served).renderer
-    until(lambda: waiting(renderer._identifying) == MANY)
+    until(lambda: waiting(renderer.originals._identifying) == MANY)
     for caller in callers[:-1]:
         caller.leave()
-    until(lambda: waiting(renderer._identifying) == 1)
+    until(lambda: waiting(renderer.originals._identifying) == 1)
     origin.gate.set()
     assert callers[-1].read().status == 200
     assert origin.requests == ["/cat.jpg"]
@@ -184,7 +188,7 @@ def test_a_stalled_origin_holds_up_nobody_else(served, origin, call, until):
     for number in range(20):
         origin.pictures[f"/{number}.jpg"] = draw.jpeg()
     callers = [call(served).send(by_url(origin, f"{number}.jpg")) for number in range(20)]
-    until(lambda: waiting(parts(served).renderer._identifying) == 20)
+    until(lambda: waiting(parts(served).renderer.originals._identifying) == 20)
     assert parts(served).admission.running == 0
     assert parts(served).admission.queued == 0
 
@@ -193,7 +197,7 @@ def test_a_stalled_origin_holds_up_nobody_else(served, origin, call, until):
     kept = served.client.put("/images/new.jpg", content=draw.jpeg())
     assert kept.status_code == 201, kept.text
     # All this came while the others were still waiting.
-    assert waiting(parts(served).renderer._identifying) == 20
+    assert waiting(parts(served).renderer.originals._identifying) == 20
     origin.gate.set()
     assert {caller.read().status for caller in callers} == {200}
 

@@ -1,0 +1,112 @@
+"""Descriptions: what is told of an original, read from as little of it as will do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from app.admission import Lane
+from app.cache import MemoryTier, Rendered
+from app.render import Renderer
+from app.sources.base import Identity, Ref
+from app.telemetry import Timings
+from transforms import describe, pipeline
+from transforms.describe import Description, Facts
+from transforms.errors import BrokenImage
+from transforms.formats import SNIFFED_BYTES, Format, sniff
+from transforms.inspect import Header
+
+JSON: Final = Format(name="json", media_type="application/json", extension="json", alpha=False)
+
+_START: Final = 256 * 1024
+"""Bytes in which nearly every header lies, metadata included."""
+_HEADERS_FIRST: Final = ("jpeg", "png", "avif")
+"""Formats that say everything at their beginning: of others, frames or pages must be counted."""
+_EPOCH: Final = "1"
+"""Raise it when the same original is described otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked of an original: whether to look at its pixels, and to tell where it was made.
+
+    The key names the answer, on every replica alike.
+    """
+
+    identity: Identity
+    colours: bool
+    place: bool
+
+    @property
+    def key(self) -> str:
+        """128 bits, hexadecimal."""
+        ref = self.identity.ref
+        parts = (ref.kind, ref.name, self.identity.version, pipeline.EPOCH, _EPOCH)
+        flags = f"{self.colours:d}{self.place:d}"
+        return hashlib.sha256("\n".join(("describe", flags, *parts)).encode()).hexdigest()[:32]
+
+
+class Describer:
+    """Describes originals, on the same path as renders: one download, one processor, one queue."""
+
+    def __init__(self, renderer: Renderer, memory_tier: MemoryTier) -> None:
+        self._renderer = renderer
+        self._memory_tier = memory_tier
+
+    async def identify(self, ref: Ref, *, colours: bool, place: bool) -> Asked:
+        """Ask for the version that there is now."""
+        identity = await self._renderer.originals.identify(ref)
+        return Asked(identity=identity, colours=colours, place=place)
+
+    async def describe(self, asked: Asked, *, lane: Lane) -> Description:
+        """Read the header, and where colours are asked for, decode a small picture."""
+        data, facts = await self._read(asked)
+        colours = None
+        if asked.colours:
+            colours, _ = await self._renderer.run(
+                describe.see_colours, data, [describe.SMALL], lane, Timings()
+            )
+        return Description(facts=facts, colours=colours)
+
+    async def answer(self, asked: Asked, *, lane: Lane) -> Rendered:
+        """The description as JSON, from memory where it is there."""
+        if found := self._memory_tier.get(asked.key):
+            return found
+        description = await self.describe(asked, lane=lane)
+        told = description.as_json(place=asked.place)
+        rendered = Rendered(
+            key=asked.key,
+            ref=asked.identity.ref,
+            data=json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(),
+            format=JSON,
+            modified=asked.identity.modified,
+        )
+        if not asked.place:
+            self._memory_tier.put(rendered)
+        return rendered
+
+    async def _read(self, asked: Asked) -> tuple[bytes, Facts]:
+        identity, originals = asked.identity, self._renderer.originals
+        if not asked.colours:
+            start = await originals.fetch_start(identity, _START)
+            if sniff(start[:SNIFFED_BYTES]).name in _HEADERS_FIRST:
+                try:
+                    facts = await asyncio.to_thread(
+                        describe.read_facts, start, length=identity.size
+                    )
+                except BrokenImage:
+                    pass  # its header is longer than that, or it is broken: all of it will tell
+                else:
+                    return start, facts
+        data = await originals.fetch(identity)
+        header = await self._renderer.look(data)
+        return data, await asyncio.to_thread(_facts, data, header)
+
+
+def _facts(data: bytes, header: Header) -> Facts:
+    if header.format.foreign:
+        return describe.facts_of(header, data)
+    return describe.read_facts(data)
