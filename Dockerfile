@@ -18,7 +18,7 @@ LABEL org.opencontainers.image.title="pixelmill" \
 # The system's malloc keeps the memory of long-lived threads; jemalloc gives it back.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libjemalloc2 \
+    && apt-get install -y --no-install-recommends fontconfig fonts-dejavu-core libjemalloc2 \
     && rm -rf /var/lib/apt/lists/* \
     && ln -s "$(find /usr/lib -name libjemalloc.so.2 | head -n 1)" /usr/local/lib/libjemalloc.so.2 \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin pixelmill \

@@ -1,4 +1,4 @@
-"""python -m bench [cold|hits|overload|memory|all] [--quick] [--json FILE]."""
+"""python -m bench [cold|kit|hits|overload|memory|all] [--quick] [--json FILE]."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cold, hits, memory, overload
+from bench import cold, hits, kit, memory, overload
 from bench.report import Report, save
 
 MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
     "cold": cold.measure,
+    "kit": kit.measure,
     "hits": hits.measure,
     "overload": overload.measure,
     "memory": memory.measure,

@@ -21,4 +21,5 @@ def test_every_url_of_the_readme_is_understood(serve, tmp_path):
     for url in urls:
         answer = served.get(url)
         assert answer.status_code == 200, (url, answer.text)
-        assert answer.headers["content-type"].startswith("image/")
+        expected = "application/json" if "explain=" in url else "image/"
+        assert answer.headers["content-type"].startswith(expected)

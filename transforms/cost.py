@@ -12,6 +12,7 @@ from typing import Final
 
 from transforms.load import shrink_on_load
 from transforms.pipeline import Work, scale_of
+from transforms.quality import MOST_ENCODES
 from transforms.values import AutoQuality
 
 _FIXED: Final = 0.0015
@@ -36,7 +37,6 @@ _PROGRESSIVE: Final = 4.5
 _START_DOCUMENT: Final = 0.0150  # a process for a foreign document, its fonts included
 _RESIZE: Final = 0.0030  # for a megapixel that comes out of the decoder
 _TRIM: Final = 0.0150
-_ENCODES_BY_AIM: Final = 5
 
 # Seconds for a megapixel of the result, for each adjustment, and for border, corners and shadow.
 _ADJUST: Final = 0.0100
@@ -122,7 +122,7 @@ def _making(work: Work) -> float:
     made = plan.whole.pixels / _MEGA * work.frames
     encodes = 1
     if transform.max_bytes is not None or isinstance(transform.q, AutoQuality):
-        encodes = _ENCODES_BY_AIM
+        encodes = MOST_ENCODES
     return (
         _pixels_opened(work) / _MEGA * _RESIZE
         + made * _ADJUST * transform.adjustments

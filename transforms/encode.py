@@ -11,8 +11,11 @@ from transforms import libvips
 from transforms.canvas import lay_on
 from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
+from transforms.likeness import Reference, distance, score
+from transforms.load import LOADERS
+from transforms.quality import Aimed, fit_bytes, reach
 from transforms.shapes import Turn
-from transforms.values import WHITE, Colour
+from transforms.values import WHITE, AutoQuality, Colour
 
 if TYPE_CHECKING:
     from transforms.pipeline import Stop, Work
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 DEFAULT_QUALITY: Final = {"jpeg": 80, "webp": 80, "avif": 50}
 _RIGHTS: Final = ("exif-ifd0-Copyright", "exif-ifd0-Artist")
 _TRELLIS_FROM: Final = 7
+_HARMLESS_TAGS: Final = {
+    *("Artist", "Copyright", "XResolution", "YResolution", "ResolutionUnit", "Orientation"),
+    *("YCbCrPositioning", "ExifVersion", "ComponentsConfiguration", "FlashpixVersion"),
+    *("ColorSpace", "PixelXDimension", "PixelYDimension", "BitsPerSample", "ImageWidth"),
+    *("ImageLength", "SamplesPerPixel", "Compression", "PlanarConfiguration"),
+}
+"""EXIF tags that say how pixels lie, or whose they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +80,8 @@ def encode(
         image = lay_on(image, under if isinstance(under, Colour) and under.opaque else WHITE)
     image, keep = _choose_metadata(image, transform.meta)
     stop.watch(image)  # the saver looks at the very image that it is given
-    encoded = _encode(image, image_format, transform, keep, attach)
-    if "smaller" in transform.auto and _is_answer(work, image_format):
+    encoded = _encode(image, image_format, work, keep, attach)
+    if "smaller" in transform.auto and _is_answer(work, image_format, original):
         within = transform.max_bytes is None or len(original) <= transform.max_bytes
         if within and len(original) <= len(encoded.data):
             return Encoded(data=original, format=work.header.format)
@@ -81,22 +91,47 @@ def encode(
 def _encode(
     image: libvips.Image,
     image_format: Format,
-    transform: Transform,
+    work: Work,
     keep: str,
     attach: Callable[[bytes], bytes],
 ) -> Encoded:
-    name = image_format.name
+    name, transform = image_format.name, work.transform
 
     def save(quality: int) -> bytes:
         return attach(_SAVERS[name](image, transform, keep, quality=quality))
 
-    lossy = name in DEFAULT_QUALITY and not transform.lossless
     asked = transform.q if isinstance(transform.q, int) else DEFAULT_QUALITY.get(name, 0)
-    if not lossy:
-        data = save(asked)
-        _check_bytes(data, transform)
-        return Encoded(data=data, format=image_format)
-    return Encoded(data=save(asked), format=image_format)
+    if name not in DEFAULT_QUALITY or transform.lossless:
+        aimed = Aimed(data=save(asked), quality=0, encodes=1)
+    elif isinstance(transform.q, AutoQuality):
+        aimed = _reach(image, save, image_format, transform.q, work)
+    elif transform.max_bytes is not None:
+        aimed = fit_bytes(save, budget=transform.max_bytes, best=asked)
+    else:
+        aimed = Aimed(data=save(asked), quality=asked, encodes=1)
+    if transform.max_bytes is not None and len(aimed.data) > transform.max_bytes:
+        if isinstance(transform.q, AutoQuality):
+            aimed = fit_bytes(save, budget=transform.max_bytes, best=aimed.quality)
+        _check_bytes(aimed.data, transform)
+    return Encoded(data=aimed.data, format=image_format, quality=aimed.quality or None)
+
+
+def _reach(
+    image: libvips.Image,
+    save: Callable[[int], bytes],
+    image_format: Format,
+    auto: AutoQuality,
+    work: Work,
+) -> Aimed:
+    """The lowest quality that looks as the target says."""
+    reference = Reference.of(image)
+
+    def judge(data: bytes) -> float:
+        pages = {"n": -1} if work.frames > 1 else {}
+        seen = LOADERS[image_format.name](data, **pages)
+        return score(distance(reference, seen), image_format.name)
+
+    return reach(save, judge, target=auto.target, hint=work.hint)
 
 
 def _check_bytes(data: bytes, transform: Transform) -> None:
@@ -108,7 +143,7 @@ def _check_bytes(data: bytes, transform: Transform) -> None:
         )
 
 
-def _is_answer(work: Work, wanted: Format) -> bool:
+def _is_answer(work: Work, wanted: Format, original: bytes) -> bool:
     """Whether the original, as it is, is what was asked for."""
     transform, plan, header = work.transform, work.plan, work.header
     universal = ("jpeg", "png", "gif") if transform.auto[0] != "none" else ()
@@ -124,15 +159,23 @@ def _is_answer(work: Work, wanted: Format) -> bool:
     plain = header.orientation == 1 and header.interpretation in ("srgb", "b-w")
     still_or_whole = header.pages in (1, work.frames)
     filled = header.alpha and transform.background is not None
-    private = header.described and transform.meta != "keep"
     return (
         header.format.name in (wanted.name, *universal)
         and unchanged
         and plain
         and still_or_whole
         and not filled
-        and not private
+        and (transform.meta == "keep" or not (header.described and _tells(original)))
     )
+
+
+def _tells(original: bytes) -> bool:
+    """Whether there is metadata that a result would be without: more than rights and layout."""
+    image = libvips.Image.new_from_buffer(original, "")
+    if any(image.get_typeof(name) for name in ("xmp-data", "iptc-data", "jpeg-thumbnail-data")):
+        return True
+    tags = {name.rpartition("-")[2] for name in image.get_fields() if name.startswith("exif-ifd")}
+    return not tags <= _HARMLESS_TAGS
 
 
 def _shows_through(image: libvips.Image) -> bool:
@@ -226,7 +269,10 @@ def _save_avif(image: libvips.Image, transform: Transform, keep: str, *, quality
 
 def _save_gif(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     del quality
-    return image.gifsave_buffer(effort=max(1, transform.effort), keep=keep)
+    # Frames are kept as they are counted, even where one is like the other.
+    return image.gifsave_buffer(
+        effort=max(1, transform.effort), keep=keep, keep_duplicate_frames=True
+    )
 
 
 def _save_tiff(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from transforms import libvips
+from transforms import effects, libvips
 from transforms.shapes import Size
 
 if TYPE_CHECKING:
@@ -28,19 +29,18 @@ def frame(image: libvips.Image, work: Work) -> libvips.Image:
     return image
 
 
-def _radius(work: Work) -> int:
+def _radius(work: Work) -> float:
     """The radius of the corners in pixels, at most half the shorter side."""
     wanted, size = work.transform.round, work.plan.bordered
-    most = min(size.width, size.height) // 2
+    most = min(size.width, size.height) / 2
     if wanted is None:
         return 0
     if isinstance(wanted, str):
-        # A half of an odd side is a pixel and a half away from round: the mask takes the larger.
-        return (min(size.width, size.height) + 1) // 2
-    return min(most, max(1, int(wanted * work.plan.scale + 0.5)))
+        return most
+    return min(most, max(1.0, float(wanted * work.plan.scale)))
 
 
-def _border(image: libvips.Image, width: int, colour: Colour, radius: int) -> libvips.Image:
+def _border(image: libvips.Image, width: int, colour: Colour, radius: float) -> libvips.Image:
     outer = Size(image.width + 2 * width, image.height + 2 * width)
     image = image if image.bands >= 3 else image.colourspace("srgb")
     needs_alpha = image.hasalpha() or not colour.opaque
@@ -59,13 +59,16 @@ def _border(image: libvips.Image, width: int, colour: Colour, radius: int) -> li
     return mask.ifthenelse(placed, line, blend=True).cast("uchar").copy(interpretation="srgb")
 
 
-def _rounded(size: Size, radius: int) -> libvips.Image:
+def _rounded(size: Size, radius: float) -> libvips.Image:
     """A mask of a box with round corners: 255 within, 0 without, the edge smooth."""
-    grid = libvips.Image.xyz(radius, radius)
-    distance = ((grid[0] - (radius - 0.5)) ** 2 + (grid[1] - (radius - 0.5)) ** 2) ** 0.5
-    corner = ((distance * -1 + radius + 0.0) * 255).cast("uchar").copy_memory()
+    side = math.ceil(radius)
+    away = libvips.Image.xyz(side, side) * -1 + (radius - 0.5)
+    away = (away > 0).ifthenelse(away, 0)
+    distance = (away[0] ** 2 + away[1] ** 2) ** 0.5
+    # Half of a pixel on the circle is within it.
+    corner = ((distance * -1 + (radius + 0.5)) * 255).rint().cast("uchar").copy_memory()
     mask = (libvips.Image.black(*_sides(size)) + 255).cast("uchar")
-    far_x, far_y = size.width - radius, size.height - radius
+    far_x, far_y = size.width - side, size.height - side
     mask = mask.insert(corner, 0, 0)
     mask = mask.insert(corner.fliphor(), far_x, 0)
     mask = mask.insert(corner.flipver(), 0, far_y)
@@ -90,18 +93,13 @@ def _shadow(image: libvips.Image, work: Work) -> libvips.Image:
     left, top = room.left + round(shadow.x * scale), room.top + round(shadow.y * scale)
     shape = image[3].embed(0, 0, image.width, image.height)
     cast = libvips.Image.black(*_sides(whole)).insert(shape, left, top)
-    sigma = shadow.blur * scale * _BLUR_TO_SIGMA
-    if sigma >= _LEAST_SIGMA:
-        cast = cast.gaussblur(sigma, precision="approximate" if sigma > 2 else "integer")
+    cast = effects.blur(cast, sigma=shadow.blur * scale * _BLUR_TO_SIGMA)
     colour = shadow.colour
     ink = cast.new_from_image([colour.red, colour.green, colour.blue]).cast("uchar")
     under = ink.bandjoin((cast * (colour.alpha / 255)).rint().cast("uchar"))
     under = under.copy(interpretation="srgb")
     over = image.embed(room.left, room.top, *_sides(whole))
     return under.composite2(over, "over").cast("uchar")
-
-
-_LEAST_SIGMA = 0.3
 
 
 def _sides(size: Size) -> tuple[int, int]:

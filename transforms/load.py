@@ -6,8 +6,8 @@ use is mapped into the shrunk picture, so a crop, a turn or a focal point keeps 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transforms.inspect import Header
     from transforms.pipeline import Work
 
-_LOADERS: Final = {
+LOADERS: Final = {
     "jpeg": libvips.Image.jpegload_buffer,
     "png": libvips.Image.pngload_buffer,
     "webp": libvips.Image.webpload_buffer,
@@ -31,51 +31,48 @@ _LOADERS: Final = {
 
 _JPEG_SHRINKS: Final = (8.0, 4.0, 2.0)
 _PAGED: Final = ("webp", "avif", "gif", "tiff")
-_HALVINGS: Final = 3
-"""How many times the pixels of an original are halved for the smaller of several results."""
+_NEARLY: Final = 1.5
+"""A result is made of a larger one that has this many times its pixels across and down.
+
+Both are made by Lanczos, which loses so little that the second time hardly shows.
+"""
+
+Watch = Callable[[libvips.Image], None]
+"""Is shown each image before its pixels are computed, so that it can be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An original as it was opened: its pixels, and each time half of them.
+    """An original as it was opened.
 
-    Of an animation, the frames stand one above the other. `levels` has one picture, not yet
-    decoded, where there is one result to make of it; else they are in memory.
+    Of an animation, the frames stand one above the other. `image` is in memory, except where it is
+    used only once: then it is not yet decoded. `rungs` are regions of the original at the sizes
+    that results need, in memory.
     """
 
-    levels: tuple[libvips.Image, ...]
+    image: libvips.Image
     frames: int
+    rungs: Mapping[tuple[Box, Size], libvips.Image] = field(default_factory=dict)
 
     @property
     def size(self) -> Size:
         """The size of one frame as opened."""
-        return Size(self.levels[0].width, self.levels[0].height // self.frames)
+        return Size(self.image.width, self.image.height // self.frames)
 
-    def frame(self, number: int, *, level: int = 0) -> libvips.Image:
-        """One frame of the picture at one of its levels."""
-        image = self.levels[level]
+    def frame(self, number: int) -> libvips.Image:
+        """One frame of the picture."""
         if self.frames == 1:
-            return image
-        height = image.height // self.frames
-        return image.extract_area(0, number * height, image.width, height)
+            return self.image
+        size = self.size
+        return self.image.extract_area(0, number * size.height, size.width, size.height)
 
     def region(self, number: int, plan: Plan) -> libvips.Image:
-        """What the plan uses of a frame, with at least twice the pixels that it needs, or all."""
-        target = plan.stored_scaled
-        level = 0
-        for smaller in range(1, len(self.levels)):
-            box = map_region(plan.region, plan.stored, _size(self.levels[smaller]))
-            if min(box.width / target.width, box.height / target.height) < 2:
-                break
-            level = smaller
-        image = self.frame(number, level=level)
-        box = map_region(plan.region, plan.stored, _size(image))
-        if box.size == _size(image):
-            return image
-        return image.extract_area(box.left, box.top, box.width, box.height)
+        """What the plan uses of a frame, with at least the pixels that it needs, or all."""
+        rung = self.rungs.get((plan.region, plan.stored_scaled))
+        return rung or _cut(self.frame(number), plan.region, plan.stored)
 
 
-def open_original(data: bytes, works: Sequence[Work]) -> Opened:
+def open_original(data: bytes, works: Sequence[Work], watch: Watch | None = None) -> Opened:
     """Open an original for one or several results, which use the same page and frames.
 
     For one, nothing is decoded yet. Raises BrokenImage.
@@ -85,15 +82,59 @@ def open_original(data: bytes, works: Sequence[Work]) -> Opened:
     trims = any(work.transform.trim for work in works)
     shrink = 1.0 if trims else min(shrink_on_load(name, work.plan) for work in works)
     image = _open(data, first, shrink)
-    if len(works) == 1 and first.frames == 1 and not trims:
-        return Opened((image,), 1)
-    levels = [settle(image, first.header)]
-    if first.frames == 1 and len(works) > 1:
-        for _ in range(_HALVINGS):
-            if min(levels[-1].width, levels[-1].height) < 4:
-                break
-            levels.append(levels[-1].resize(0.5, kernel="linear").copy_memory())
-    return Opened(tuple(levels), first.frames)
+    if watch is not None:
+        watch(image)
+    if trims or first.frames > 1:
+        return Opened(settle(image, first.header), first.frames)
+    if len(works) == 1:
+        return Opened(image, 1)
+    ladder = plan_ladder([(work.plan.region, work.plan.stored_scaled) for work in works])
+    if sum(above is None for above in ladder.values()) > 1:
+        image = settle(image, first.header)
+    rungs: dict[tuple[Box, Size], libvips.Image] = {}
+    for (region, size), above in ladder.items():
+        source = _cut(image, region, first.plan.stored) if above is None else rungs[region, above]
+        rungs[region, size] = settle(scale(source, size), first.header)
+    return Opened(image, 1, rungs)
+
+
+def plan_ladder(
+    wanted: Iterable[tuple[Box, Size]],
+) -> dict[tuple[Box, Size], Size | None]:
+    """For regions and the sizes they are resized to: which larger size each is made of.
+
+    The larger come first. None means the original.
+    """
+    ladder: dict[tuple[Box, Size], Size | None] = {}
+    for region, size in sorted(set(wanted), key=lambda pair: pair[1].pixels, reverse=True):
+        above = [
+            larger
+            for other, larger in ladder
+            if other == region and _suffices(larger, size) and not _grown(larger, region)
+        ]
+        ladder[region, size] = above[-1] if above else None
+    return ladder
+
+
+def _suffices(larger: Size, size: Size) -> bool:
+    return min(larger.width / size.width, larger.height / size.height) >= _NEARLY
+
+
+def _grown(size: Size, region: Box) -> bool:
+    return size.width > region.width or size.height > region.height
+
+
+def scale(image: libvips.Image, size: Size) -> libvips.Image:
+    """Scale to a size in pixels. CMYK, Lab and 16-bit pictures are imported on the way."""
+    return image.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)
+
+
+def _cut(image: libvips.Image, region: Box, stored: Size) -> libvips.Image:
+    """The part of a picture, which may have been shrunk, where a region of the stored one lies."""
+    box = map_region(region, stored, _size(image))
+    if box.size == _size(image):
+        return image
+    return image.extract_area(box.left, box.top, box.width, box.height)
 
 
 def _open(data: bytes, work: Work, shrink: float) -> libvips.Image:
@@ -108,7 +149,7 @@ def _open(data: bytes, work: Work, shrink: float) -> libvips.Image:
     if shrink > 1:
         options |= {"shrink": int(shrink)} if name == "jpeg" else {"scale": 1 / shrink}
     try:
-        return _LOADERS.get(name, _LOADERS["tiff"])(data, **options)
+        return LOADERS.get(name, LOADERS["tiff"])(data, **options)
     except libvips.Error as error:
         raise broken(header.format, error) from None
 

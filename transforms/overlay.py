@@ -12,12 +12,15 @@ import math
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from transforms import libvips
 from transforms.layers import Length, Text, Watermark
 from transforms.shapes import Box, Size
 from transforms.values import TRANSPARENT, Colour, Gravity
+
+if TYPE_CHECKING:
+    from transforms.pipeline import Work
 
 MOST_RASTER: Final = 4096
 """The widest and highest raster that text is drawn on in pixels."""
@@ -36,6 +39,17 @@ _drawn: Final = itertools.count(1)
 
 _ALIGNMENTS: Final = {"left": "low", "center": "centre", "right": "high"}
 _MIRRORED: Final = {"left": "high", "center": "centre", "right": "low"}
+
+
+def overlay(image: libvips.Image, work: Work) -> libvips.Image:
+    """Lay the transform's watermarks and texts over the picture, its canvas and its padding."""
+    scale = Decimal(work.plan.scale.numerator) / Decimal(work.plan.scale.denominator)
+    for layer in work.transform.layers:
+        if isinstance(layer, Watermark):
+            image = lay_watermark(image, work.marks[layer.original], layer, scale=scale)
+        else:
+            image = lay_text(image, layer, scale=scale)
+    return image
 
 
 def lay_watermark(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Final
 
 from transforms import geometry, libvips
@@ -25,12 +24,11 @@ from transforms.formats import FORMATS, Format
 from transforms.frame import frame
 from transforms.gainmap import attach_gain_map, find_gain_map, gain_map_size
 from transforms.inspect import Header, look
-from transforms.layers import Watermark
 from transforms.limits import Limits
 from transforms.load import Opened, map_region, open_original, settle
 from transforms.mosaic import Mosaic, join, plan_mosaic
 from transforms.orient import lay, orient
-from transforms.overlay import lay_text, lay_watermark
+from transforms.overlay import overlay
 from transforms.resize import resize
 from transforms.shapes import EXIF_TURNS, Size, Turn
 from transforms.transform import Transform
@@ -55,7 +53,8 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id: in memory, 8-bit sRGB with transparency.
+    watermarks by id: in memory, 8-bit sRGB with transparency. `hint` is a quality that another
+    result of the original was given by `q=auto`.
     """
 
     header: Header
@@ -66,17 +65,7 @@ class Work:
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
     marks: Mapping[str, libvips.Image] = field(default_factory=dict)
-
-
-def overlay(image: libvips.Image, work: Work) -> libvips.Image:
-    """Lay watermarks and text over the picture with its canvas and padding."""
-    scale = Decimal(work.plan.scale.numerator) / Decimal(work.plan.scale.denominator)
-    for layer in work.transform.layers:
-        if isinstance(layer, Watermark):
-            image = lay_watermark(image, work.marks[layer.original], layer, scale=scale)
-        else:
-            image = lay_text(image, layer, scale=scale)
-    return image
+    hint: int | None = None
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
@@ -142,6 +131,7 @@ def prepare(
     others: Sequence[bytes] = (),
     marks: Mapping[str, libvips.Image] | None = None,
     header: Header | None = None,
+    hint: int | None = None,
 ) -> Work:
     """Read the header, check it against the limits and plan every size. Decodes nothing.
 
@@ -178,6 +168,7 @@ def prepare(
         pieces=pieces,
         mosaic=mosaic,
         marks=marks or {},
+        hint=hint,
     )
 
 
@@ -212,7 +203,7 @@ def run_all(data: bytes, works: Sequence[Work], stop: Stop | None = None) -> lis
     """Make several results of one original, which is decoded once for each group of frames.
 
     What separate renders give is met within a few steps of 255: the smaller results are made of
-    pixels that were halved, where a decoder would have shrunk them. Raises as `run` does.
+    the larger, where a decoder would have shrunk the original. Raises as `run` does.
     """
     stop = stop or Stop()
     groups: dict[tuple[object, ...], list[int]] = {}
@@ -275,11 +266,8 @@ def _run_group(data: bytes, works: Sequence[Work], stop: Stop) -> Iterator[Resul
 
 def _open(data: bytes, works: Sequence[Work], stop: Stop) -> Opened:
     if works[0].mosaic is not None:
-        return Opened((_join(works, stop),), 1)
-    opened = open_original(data, works)
-    for image in opened.levels:
-        stop.watch(image)
-    return opened
+        return Opened(_join(works, stop), 1)
+    return open_original(data, works, stop.watch)
 
 
 def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
@@ -318,7 +306,7 @@ def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Wor
     finished = [_finish(picture, work, stop) for picture in pictures]
     if len(finished) == 1:
         return finished[0], work
-    return _join_frames([tile(one, work) for one in finished], opened.levels[0], work), work
+    return _join_frames([tile(one, work) for one in finished], opened.image, work), work
 
 
 def _lay_down(image: libvips.Image, work: Work, stop: Stop) -> libvips.Image:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from transforms import libvips
 from transforms.shapes import Box
 from transforms.values import Trim
+
+_MEDIAN_SIDE: Final = 3
 
 
 def find_content(frames: Iterable[libvips.Image], trim: Trim) -> Box | None:
@@ -59,7 +62,9 @@ def _find_box(
     of the mask, which has one band and says the same in an eighth of the time.
     """
     differs = ((image - background).abs() > threshold).bandor()
-    columns, rows = differs.rank(3, 3, 4).project()
+    if min(image.width, image.height) >= _MEDIAN_SIDE:
+        differs = differs.rank(_MEDIAN_SIDE, _MEDIAN_SIDE, _MEDIAN_SIDE**2 // 2)
+    columns, rows = differs.project()
     left, right = _ends(columns)
     top, bottom = _ends(rows)
     return left, top, right - left, bottom - top

@@ -306,7 +306,7 @@ def test_putting_the_first_picture_back_brings_its_tags_back(site):
 
 def test_what_is_no_picture_does_not_reach_the_bucket(site):
     served = site.start()
-    assert put(served, "one.pdf", b"%PDF-1.7" + bytes(1000)).status_code == 415
+    assert put(served, "one.psd", b"8BPS" + bytes(1000)).status_code == 415
     assert put(served, "one.jpg", picture()[:40]).status_code == 422
     assert put(served, "../one.jpg", picture()).status_code >= 400
     assert site.originals == []

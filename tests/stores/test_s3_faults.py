@@ -512,12 +512,12 @@ async def test_an_original_that_is_larger_than_it_said_is_stopped_at_the_cap(aga
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        (b"%PDF-1.7", UnsupportedFormat),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'>", UnsupportedFormat),
+        (b"8BPS\0\1", UnsupportedFormat),
+        (b"<!doctype html><html>", UnsupportedFormat),
         (b"\0" * 64, UnsupportedFormat),
         (b"PK\x03\x04", UnsupportedFormat),
     ],
-    ids=["PDF", "SVG", "zeros", "ZIP"],
+    ids=["PSD", "HTML", "zeros", "ZIP"],
 )
 async def test_the_download_stops_at_the_first_bytes_of_what_is_no_picture(against, head, expected):
     data = head + bytes(HUGE)
@@ -559,7 +559,7 @@ async def test_what_is_no_picture_is_told_from_the_first_chunk_alone():
 
 
 async def test_the_first_bytes_tell_even_where_they_come_one_by_one(against):
-    data = b"%PDF-1.7" + bytes(4000)
+    data = b"8BPS" + bytes(4000)
     store, server = await against(faulty.slowly(data, pause=0.001))
     with pytest.raises(UnsupportedFormat):
         await source_of(store).fetch(identity_of(data))

@@ -181,8 +181,8 @@ def test_no_spelling_means_two_options() -> None:
             "bg=blakc",
             "background",
             (
-                "bg must be auto, blur or a CSS colour name, hex digits (fff, ffff, ffffff, ffffffff), "
-                "rgb(r,g,b) or none, got blakc; did you mean black?"
+                "bg must be auto, blur or a CSS colour name, hex digits (fff, ffff, ffffff, "
+                "ffffffff), rgb(r,g,b) or none, got blakc; did you mean black?"
             ),
         ),
         (
@@ -190,7 +190,8 @@ def test_no_spelling_means_two_options() -> None:
             "gravity",
             (
                 "g must be center, north, south, east, west, northeast, northwest, southeast, "
-                "southwest, x,y (or several, x,y,x,y) in 0..1, attention or entropy, got nroth; did you mean north?"
+                "southwest, x,y (or several, x,y,x,y) in 0..1, attention or entropy, got nroth; "
+                "did you mean north?"
             ),
         ),
     ],
