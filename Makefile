@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP_INSTALL := PKG_CONFIG_LIBDIR=/nonexistent $(BIN)/pip --disable-pip-version-check install --quiet --no-cache-dir
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint type fmt lock docs bench clean
+.PHONY: help setup run test lint type fmt lock docs bench worker clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,8 +46,9 @@ fmt: .venv/.dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: .venv/.dev ## Write the generated parts of the README
+docs: .venv/.dev ## Write the generated parts of the README, and the gallery
 	$(BIN)/python -m docs.tables
+	$(BIN)/python -m docs.gallery
 
 # The locks hold hashes and no address of any package index.
 UV_COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -61,6 +62,9 @@ lock: ## Resolve the dependencies anew
 
 bench: .venv/.dev ## Measure speed and memory against raw libvips and a bare server
 	$(BIN)/python -m bench all
+
+worker: .venv/.runtime ## Make eight results of a photograph: make worker PHOTO=cat.jpg OUT=results
+	$(BIN)/python -m bench.worker $(PHOTO) $(OUT)
 
 clean: ## Remove what was built; ./data stays
 	rm -rf .venv .venv-lock .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/results

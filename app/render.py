@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -47,12 +46,8 @@ from transforms.libvips import Image
 from transforms.limits import Limits
 from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
-from transforms.values import AutoQuality
 
 T = TypeVar("T")
-_Aim = tuple[Ref, str, str, int]
-_QUALITIES: Final = 10_000
-"""Qualities found by `q=auto` that are remembered, to find those of other sizes sooner."""
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
@@ -118,7 +113,6 @@ class Renderer:
         self._metrics = metrics
         self._rendering: Flights[tuple[str, ...], tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
-        self._qualities: OrderedDict[_Aim, int] = OrderedDict()
         self._to_keep: dict[str, Ref] = {}
         """Renders under way whose results may be kept: a purge takes its original's out."""
 
@@ -266,7 +260,6 @@ class Renderer:
 
         transforms = [keyed.transform for keyed in keyeds]
         merged = [others[keyed.others] for keyed in keyeds]
-        hints = [self._qualities.get(_aim_of(keyed)) for keyed in keyeds]
         results, works = await self.run(
             pipeline.run_all,
             data,
@@ -275,7 +268,6 @@ class Renderer:
             timings,
             merged=merged,
             marks=marks,
-            hints=hints,
         )
         self._metrics.rendered_bytes.inc(len(data))
         return [
@@ -293,7 +285,6 @@ class Renderer:
         *,
         merged: Sequence[Sequence[bytes]] | None = None,
         marks: Sequence[Mapping[str, Image]] | None = None,
-        hints: Sequence[int | None] | None = None,
     ) -> tuple[T, list[Work]]:
         """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first."""
         async with AsyncExitStack() as stack:
@@ -316,7 +307,6 @@ class Renderer:
                         others=merged[number] if merged else (),
                         marks=marks[number] if marks else None,
                         header=header,
-                        hint=hints[number] if hints else None,
                     )
                     for number, transform in enumerate(transforms)
                 ]
@@ -347,8 +337,6 @@ class Renderer:
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
-        if result.quality is not None and isinstance(keyed.transform.q, AutoQuality):
-            self._remember_quality(keyed, result.quality)
         return Rendered(
             key=keyed.key,
             ref=keyed.identity.ref,
@@ -356,11 +344,6 @@ class Renderer:
             format=result.format,
             modified=keyed.identity.modified,
         )
-
-    def _remember_quality(self, keyed: Keyed, quality: int) -> None:
-        self._qualities[_aim_of(keyed)] = quality
-        while len(self._qualities) > _QUALITIES:
-            self._qualities.popitem(last=False)
 
     def _check_cost(self, cost: Cost, transform: Transform) -> None:
         """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
@@ -388,13 +371,6 @@ class Renderer:
                 self._bitmaps.put(identity, bitmap)
             marks[identity.ref.name] = bitmap
         return marks
-
-
-def _aim_of(keyed: Keyed) -> _Aim:
-    """What one size of an original tells about the quality of another."""
-    q = keyed.transform.q
-    target = q.target if isinstance(q, AutoQuality) else 0
-    return keyed.identity.ref, keyed.identity.version, keyed.fm, target
 
 
 def key_of(transform: Transform, *identities: Identity) -> str:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from app import samples
-from transforms import effects, libvips, tone
+from transforms import effects, libvips, pipeline, tone
+from transforms.limits import Limits
+from transforms.transform import Transform
 from transforms.values import Colour
 
 WIDTH: Final = 800
@@ -51,7 +53,70 @@ def direct(name: str, arguments: str, function: Callable[..., libvips.Image], **
     )
 
 
+def rendered(name: str, arguments: str, *queries: str, merges: bool = False) -> Case:
+    """A case of one or several results of the whole pipeline. Merged are the photo's `parts`."""
+
+    def ours(photo: Photo) -> Sequence[libvips.Image]:
+        data = photo.path.read_bytes()
+        others = [part.pngsave_buffer(compression=1) for part in parts(photo)] if merges else []
+        results = []
+        for query in queries:
+            transform = Transform.from_query(query).with_output("png")
+            work = pipeline.prepare(data, transform, Limits(), others=others)
+            made = pipeline.run(data, work).data
+            results.append(as_colour(libvips.Image.pngload_buffer(made)))
+        return results
+
+    return Case(name=name, arguments=arguments, ours=ours)
+
+
+def parts(photo: Photo) -> list[libvips.Image]:
+    """Pictures of other sizes to merge with the photo."""
+    return [
+        photo.image.crop(0, 0, 300, 200),
+        photo.image.rot90(),
+        photo.image.crop(100, 50, 200, 400),
+    ]
+
+
+_PARTS: Final = (
+    "( -clone 0 -crop 300x200+0+0 +repage ) ( -clone 0 -rotate 90 ) "
+    "( -clone 0 -crop 200x400+100+50 +repage )"
+)
+"""ImageMagick's `parts`."""
+
 CASES: Final = (
+    rendered(
+        "thumb",
+        "-thumbnail 200x200 -background white -gravity center -extent 200x200",
+        "w=200&h=200",
+    ),
+    rendered("resize w", "-resize 400x", "w=400"),
+    rendered("resize h", "-resize x301", "h=301"),
+    rendered(
+        "tile",
+        "-crop 3x2@ +repage",
+        *(f"tile=3x2,{column},{row}" for row in range(2) for column in range(3)),
+    ),
+    rendered(
+        "merge",
+        f"{_PARTS} -background white ( -clone 0,1 +append ) ( -clone 2,3 +append ) "
+        "-delete 0-3 -append",
+        "merge=a|b|c&across=2",
+        merges=True,
+    ),
+    rendered(
+        "merge row",
+        f"{_PARTS} -background white +append",
+        "merge=a|b|c&across=4",
+        merges=True,
+    ),
+    rendered(
+        "merge column",
+        f"{_PARTS} -background white -append",
+        "merge=a|b|c&across=1",
+        merges=True,
+    ),
     direct("level", "-level 10%,90%,1.2", tone.level, black=10, white=90, gamma=1.2),
     direct("normalize", "-normalize", tone.normalize),
     direct("gamma", "-gamma 1.5", tone.gamma, exponent=1.5),

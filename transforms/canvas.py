@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from transforms import effects, palette
 from transforms.shapes import Size
-from transforms.values import WHITE, Colour
+from transforms.values import TRANSPARENT, WHITE, Colour
 
 if TYPE_CHECKING:
     from transforms import libvips
@@ -18,6 +18,10 @@ _BACKDROP_SIDE = 64
 _BACKDROP_SIGMA = 0.04
 """Its blur, in parts of the longer side."""
 _DOMINANT_SIDE = 100
+_BLACK = Colour(0, 0, 0)
+_HALF = 128
+_LIGHT = 180
+"""From this luma on a colour is hard to see on white: its contrast is less than 2 (WCAG 2.2)."""
 
 
 def canvas(image: libvips.Image, work: Work) -> libvips.Image:
@@ -32,9 +36,7 @@ def canvas(image: libvips.Image, work: Work) -> libvips.Image:
         return image
     if background == "blur":
         return _lay_on_blur(image, plan)
-    colour = (
-        palette.dominant(_shrunk(image, _DOMINANT_SIDE)) if background == "auto" else background
-    )
+    colour = _ground(image) if background == "auto" else background
     if not isinstance(colour, Colour):
         raise TypeError(f"no background: {colour}")
     image = lay_on(image, colour)
@@ -48,6 +50,32 @@ def canvas(image: libvips.Image, work: Work) -> libvips.Image:
         extend="background",
         background=_pixel(image, colour),
     )
+
+
+def _ground(image: libvips.Image) -> Colour:
+    """The colour that a canvas has to have to look like more of the picture.
+
+    A logo's ground is transparency, and its most frequent colour is its own: on that it would
+    vanish. It is laid on white, and one that is as light as that on black.
+    """
+    small = palette.as_rgba(_shrunk(image, _DOMINANT_SIDE))
+    colour = palette.dominant(small)
+    if colour == TRANSPARENT or _edge_opacity(small) >= _HALF:
+        return colour
+    luma = 0.2126 * colour.red + 0.7152 * colour.green + 0.0722 * colour.blue  # ITU-R BT.709
+    return WHITE if luma < _LIGHT else _BLACK
+
+
+def _edge_opacity(image: libvips.Image) -> float:
+    """The mean opacity (0..255) of the outermost pixels of a picture of four bands."""
+    alpha, right, bottom = image[3], image.width - 1, image.height - 1
+    sides = (
+        alpha.crop(0, 0, image.width, 1),
+        alpha.crop(0, bottom, image.width, 1),
+        alpha.crop(0, 0, 1, image.height),
+        alpha.crop(right, 0, 1, image.height),
+    )
+    return sum(float(side.avg()) for side in sides) / len(sides)
 
 
 def _lay_on_blur(image: libvips.Image, plan: Plan) -> libvips.Image:
@@ -66,7 +94,7 @@ def _lay_on_blur(image: libvips.Image, plan: Plan) -> libvips.Image:
         (small.width - part.width) // 2, (small.height - part.height) // 2, part.width, part.height
     )
     small = effects.blur(small, sigma=max(0.5, max(part.width, part.height) * _BACKDROP_SIGMA))
-    backdrop = small.thumbnail_image(size.width, height=size.height, size="force")
+    backdrop = small.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)
     left, top = plan.offset[0] + plan.padding.left, plan.offset[1] + plan.padding.top
     if not image.hasalpha():
         return backdrop.copy_memory().insert(image, left, top)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from transforms.aim import MOST_ENCODES
 from transforms.load import shrink_on_load
 from transforms.pipeline import Work, scale_of
-from transforms.quality import MOST_ENCODES
 from transforms.values import AutoQuality
 
 _FIXED: Final = 0.0015

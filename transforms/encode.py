@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips
+from transforms.aim import Aimed, fit_bytes, reach_target
 from transforms.canvas import lay_on
 from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
-from transforms.likeness import Reference, distance, score
 from transforms.load import LOADERS
-from transforms.quality import Aimed, fit_bytes, reach
 from transforms.shapes import Turn
 from transforms.values import WHITE, AutoQuality, Colour
 
@@ -104,34 +103,24 @@ def _encode(
     if name not in DEFAULT_QUALITY or transform.lossless:
         aimed = Aimed(data=save(asked), quality=0, encodes=1)
     elif isinstance(transform.q, AutoQuality):
-        aimed = _reach(image, save, image_format, transform.q, work)
+        pages = {"n": -1} if work.frames > 1 else {}
+        aimed = reach_target(
+            image,
+            save,
+            lambda data: LOADERS[name](data, **pages),
+            target=transform.q.target,
+            format_name=name,
+            budget=transform.max_bytes,
+        )
     elif transform.max_bytes is not None:
         aimed = fit_bytes(save, budget=transform.max_bytes, best=asked)
     else:
         aimed = Aimed(data=save(asked), quality=asked, encodes=1)
     if transform.max_bytes is not None and len(aimed.data) > transform.max_bytes:
-        if isinstance(transform.q, AutoQuality):
+        if isinstance(transform.q, AutoQuality):  # it goes no lower than what can be looked at
             aimed = fit_bytes(save, budget=transform.max_bytes, best=aimed.quality)
         _check_bytes(aimed.data, transform)
     return Encoded(data=aimed.data, format=image_format, quality=aimed.quality or None)
-
-
-def _reach(
-    image: libvips.Image,
-    save: Callable[[int], bytes],
-    image_format: Format,
-    auto: AutoQuality,
-    work: Work,
-) -> Aimed:
-    """The lowest quality that looks as the target says."""
-    reference = Reference.of(image)
-
-    def judge(data: bytes) -> float:
-        pages = {"n": -1} if work.frames > 1 else {}
-        seen = LOADERS[image_format.name](data, **pages)
-        return score(distance(reference, seen), image_format.name)
-
-    return reach(save, judge, target=auto.target, hint=work.hint)
 
 
 def _check_bytes(data: bytes, transform: Transform) -> None:

@@ -35,6 +35,8 @@ from transforms.transform import Transform
 from transforms.trim import find_content
 
 _GAIN_QUALITY: Final = 85
+_PIECE: Final = Transform.from_query("enlarge=1&frames=1")
+"""How an original is rendered that is merged with others: in the size of its place."""
 
 EPOCH: Final = "2-{}.{}.{}".format(*libvips.VERSION)
 """Names this engine's results. Raise the first number when the same request gives other pixels."""
@@ -53,8 +55,7 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id: in memory, 8-bit sRGB with transparency. `hint` is a quality that another
-    result of the original was given by `q=auto`.
+    watermarks by id: in memory, 8-bit sRGB with transparency.
     """
 
     header: Header
@@ -65,7 +66,6 @@ class Work:
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
     marks: Mapping[str, libvips.Image] = field(default_factory=dict)
-    hint: int | None = None
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
@@ -131,7 +131,6 @@ def prepare(
     others: Sequence[bytes] = (),
     marks: Mapping[str, libvips.Image] | None = None,
     header: Header | None = None,
-    hint: int | None = None,
 ) -> Work:
     """Read the header, check it against the limits and plan every size. Decodes nothing.
 
@@ -168,7 +167,6 @@ def prepare(
         pieces=pieces,
         mosaic=mosaic,
         marks=marks or {},
-        hint=hint,
     )
 
 
@@ -281,8 +279,10 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
     boxes = [map_region(box, whole, size) for box in mosaic.boxes]
     pictures = []
     for piece, box in zip(first.pieces, boxes, strict=True):
-        transform = Transform.from_query(f"w={box.width}&h={box.height}&fit=fill&enlarge=1")
-        work = prepare(piece.data, transform, first.limits, header=piece.header)
+        # A part of a whole may be larger than what can be asked for by itself.
+        transform = replace(_PIECE, w=box.width, h=box.height, fit="fill")
+        plan = geometry.plan(piece.header.size, transform, orientation=piece.header.orientation)
+        work = Work(header=piece.header, transform=transform, plan=plan, limits=first.limits)
         image = open_original(piece.data, [work]).region(0, work.plan)
         stop.watch(image)
         for step in LAY_DOWN:

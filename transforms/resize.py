@@ -12,4 +12,7 @@ if TYPE_CHECKING:
 def resize(image: libvips.Image, work: Work) -> libvips.Image:
     """Scale to `plan.stored_scaled`. CMYK, Lab and 16-bit pictures are imported on the way."""
     size = work.plan.stored_scaled
+    fits = (image.width, image.height) == (size.width, size.height)
+    if fits and image.format == "uchar" and image.interpretation in ("srgb", "b-w"):
+        return image
     return image.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)

@@ -26,11 +26,10 @@ Query = dict[str, str]
 GROUPS = {
     "no size": "Statuses, headers, signatures, addresses, SVG and colours: facts for other tests.",
     "refusals": "The peer refuses the request; what is refused here is for other tests.",
-    "trim": "Trim is not an option yet; where it cuts depends on pixels.",
-    "effects": "Blur, sharpen, tint, negate, gamma and their like are not options yet.",
-    "overlay": "A second picture is laid on the first, which is not an option yet.",
-    "masks": "A shape is cut out, which is not an option yet.",
-    "animation: all frames": "All frames are kept and counted; here one frame is rendered.",
+    "trim": "The border is in a picture not at hand, or a margin or another corner is asked for.",
+    "effects": "An effect twice over in one request, or in CMYK, in which no result ends here.",
+    "overlay": "The second picture cuts a shape out of the first; here it is laid on it.",
+    "masks": "Stars, polygons and what surrounds them; here corners are rounded.",
     "arbitrary angle": "Here pictures turn by quarters only.",
     "two steps": "A crop or a turn follows the resize; in one request here, it comes before.",
     "aspect-ratio extend": "A canvas is given by its ratio alone; here it has a size.",
@@ -53,10 +52,11 @@ class Excluded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The original: its size as stored, its EXIF orientation, the name of its file if any."""
+    """The original: its size as stored, its EXIF orientation, its frames, its file if any."""
 
     stored: Size
     orientation: int
+    frames: int
     file: str | None
 
     @property
@@ -75,6 +75,18 @@ class Case:
     expect: Mapping[str, Any]
     tolerance: int
     """By how many pixels the place of a crop may differ."""
+    mark: Size | None
+    """The size of the watermark, where it is stated."""
+
+    @property
+    def trims(self) -> bool:
+        """Whether only pixels can tell the size."""
+        return "trim" in self.query and self.source.file in TRIMMED
+
+    @property
+    def frames(self) -> int | None:
+        """How many frames are asked for, all there are, where it is more than one."""
+        return int(self.query["frames"]) if "frames" in self.query else None
 
     def __str__(self) -> str:
         size = self.source.stored
@@ -91,18 +103,59 @@ def translate(vector: Vector) -> Case:
     given = vector["source"]
     # The few that state no size have a result that is the same for any source.
     size = Size(given["w"] or 640, given["h"] or 480)
-    source = Source(stored=size, orientation=given.get("orientation") or 1, file=_file_name(vector))
+    source = Source(
+        stored=size,
+        orientation=given.get("orientation") or 1,
+        frames=given.get("pages") or 1,
+        file=_file_name(vector),
+    )
     query = _TRANSLATORS[vector["peer"]](vector, source)
     if any(int(query.get(side, 0)) > MAX_SIDE for side in ("w", "h")):
         raise Excluded("beyond the largest side")
+    if "trim" in query and source.file not in TRIMMED and not _is_filled(query):
+        raise Excluded("trim")
     return Case(
         id=vector["id"],
         peer=vector["peer"],
         source=source,
         query=query,
-        expect=vector["expect"],
+        expect=_of_one_frame(vector["expect"], query),
         tolerance=1 if "tolerance 1" in vector.get("note", "") else 0,
+        mark=_mark_size(vector),
     )
+
+
+TRIMMED = {
+    "dancing-banana.gif",
+    "Flag_of_the_Netherlands.png",
+    "Flag_of_the_Netherlands-16bit.png",
+    "Flag_of_the_Netherlands-alpha.png",
+}
+"""Pictures whose border is known: they are at hand, or can be drawn from what is said of them."""
+
+
+def _is_filled(query: Query) -> bool:
+    """Whether the result is as large as the box, whatever is put into it."""
+    exact = query.get("fit") in ("contain", "cover", "fill") and query.get("enlarge") == "1"
+    return exact and {"w", "h"} <= query.keys()
+
+
+def _of_one_frame(expect: Mapping[str, Any], query: Query) -> Mapping[str, Any]:
+    """The expectation with the height of one frame, where it is that of all of them together."""
+    if "frames" not in query:
+        return expect
+    plain = {name: value for name, value in expect.items() if name not in _PAGE_HEIGHTS}
+    if "h_is_page_height" not in expect:
+        plain["h"] = expect.get("page_height", expect["h"] // int(query["frames"]))
+    return plain
+
+
+_PAGE_HEIGHTS = ("h_is_page_height", "page_height")
+
+
+def _mark_size(vector: Vector) -> Size | None:
+    stated = re.search(r"\(watermark image (\d+)x(\d+)\)", str(vector.get("options")))
+    return Size(int(stated[1]), int(stated[2])) if stated else None
 
 
 # What several translators need
@@ -164,7 +217,7 @@ _IMGPROXY_KNOWN = {
     *_IMGPROXY_SAME,
     *("resize", "width", "height", "zoom", "gravity", "crop", "extend", "extend_aspect_ratio"),
     *("padding", "background", "auto_rotate", "max_result_dimension"),
-    "watermark",  # the peer's tests say that it leaves the size alone
+    "watermark",
     "preserve_hdr",  # depth, not size
 }
 _IMGPROXY_FITS = {"fit": "inside", "fill": "cover", "fill-down": "cover", "force": "fill"}
@@ -184,9 +237,7 @@ _IMGPROXY_GRAVITIES = {
 def _imgproxy(vector: Vector, source: Source) -> Query:
     words = _imgproxy_words(vector["options"])
     if "trim" in words:
-        raise Excluded("trim")
-    if "watermark" in words and vector["kind"] == "position":
-        raise Excluded("overlay")
+        raise Excluded("trim")  # none of the pictures is at hand
     _only(words, _IMGPROXY_KNOWN, "imgproxy")
 
     query = {ours: words[theirs][0] for theirs, ours in _IMGPROXY_SAME.items() if theirs in words}
@@ -206,6 +257,8 @@ def _imgproxy(vector: Vector, source: Source) -> Query:
     if "background" in words:
         colour = words["background"]
         query["background"] = f"rgb({_joined(colour)})" if len(colour) == 3 else colour[0]
+    if "watermark" in words:
+        query["watermark"] = _imgproxy_watermark(*words["watermark"])
     if "max_result_dimension" in words:
         query["max-w"] = query["max-h"] = words["max_result_dimension"][0]
     return _imgproxy_resize(words, query, picture)
@@ -225,6 +278,11 @@ def _imgproxy_gravity(arguments: list[str]) -> str:
     if arguments[0] == "fp":
         return _joined(arguments[1:3])
     return _IMGPROXY_GRAVITIES[arguments[0]]
+
+
+def _imgproxy_watermark(opacity: str, place: str, x: str = "0", y: str = "0") -> str:
+    gravity = _IMGPROXY_GRAVITIES[place]
+    return f"mark.png,opacity={opacity},gravity={gravity},x={x},y={y}"
 
 
 def _imgproxy_crop(arguments: list[str], picture: Size) -> str:
@@ -283,6 +341,7 @@ def _imgproxy_canvas(words: dict[str, list[str]], query: Query) -> Query:
 
 _IMAGOR = re.compile(
     r"""
+    (?P<trim>trim(?::(?P<corner>[a-z-]+))?(?::(?P<tolerance>\d+))?/)?
     (?:(?P<crop>[\d.]+x[\d.]+:[\d.]+x[\d.]+)/)?
     (?P<adaptive>adaptive-)?(?P<full>full-)?(?P<fit_in>fit-in/)?(?P<stretch>stretch/)?
     (?:(?P<w>\d*)x(?P<h>\d*)/)?
@@ -294,10 +353,11 @@ _IMAGOR = re.compile(
     re.VERBOSE,
 )
 _IMAGOR_FILTERS = {
-    *("fill", "focal", "format", "proportion", "rotate", "upscale", "no_upscale"),
-    *("quality", "strip_icc", "grayscale"),  # the vectors' own note says: no change of size
+    *("fill", "focal", "format", "proportion", "rotate", "upscale", "no_upscale", "stretch"),
+    *("grayscale", "pixelate"),
+    *("quality", "strip_icc"),  # the vectors' own note says: no change of size
 }
-_IMAGOR_EXCLUDED = {"crop": "two steps", "pixelate": "effects", "invert": "effects"}
+_IMAGOR_EXCLUDED = {"crop": "two steps", "invert": "effects"}
 
 
 def _imagor(vector: Vector, source: Source) -> Query:
@@ -309,15 +369,21 @@ def _imagor(vector: Vector, source: Source) -> Query:
         raise KeyError(f"imagor says {vector['options']}")
 
     query = _imagor_fit(path, said)
+    if path["trim"]:
+        query["trim"] = path["tolerance"] or "1"
     if path["crop"]:
         query["crop"] = _imagor_crop(path["crop"])
+    if "grayscale" in said:
+        query["grayscale"] = "1"
+    if "pixelate" in said:
+        query["pixelate"] = said["pixelate"]
     if path["alignment"]:
         query["gravity"] = _compass(*path["alignment"].split("/"))
     if "focal" in said:
         query["gravity"] = said["focal"].replace("x", ",")
     if "proportion" in said:
         query["dpr"] = _fraction(Decimal(said["proportion"]), 100)
-    if said.get("fill") in ("none", "white", "yellow"):  # others are made of the picture
+    if "fill" in said:
         query["background"] = said["fill"]
     turn = sum(_quarters(angle) for name, angle in filters if name == "rotate") % 4
     return query | _imagor_box(path, source, turn=turn, framed="fill" in said)
@@ -327,7 +393,7 @@ def _exclude_from_imagor(options: str, said: Mapping[str, str]) -> None:
     for name, group in _IMAGOR_EXCLUDED.items():
         if name in said:
             raise Excluded(group)
-    if options.startswith("trim"):
+    if options.startswith("trim:bottom-right"):
         raise Excluded("trim")
     if said.get("format") == "heif":
         raise Excluded("format not written")
@@ -356,7 +422,7 @@ def _imagor_box(path: re.Match[str], source: Source, *, turn: int, framed: bool)
 
 
 def _imagor_fit(path: re.Match[str], said: Mapping[str, str]) -> Query:
-    if path["stretch"]:
+    if path["stretch"] or "stretch" in said:
         return {"fit": "fill", "enlarge": "1"}
     if path["full"]:
         return {"fit": "outside", "enlarge": "1"}
@@ -416,14 +482,17 @@ _WESERV_FITS = {
     "letterbox": ("contain", "1"),
 }
 """What `t` was before there was `fit`: the fit, and whether it enlarges."""
-_WESERV_EFFECTS = {
-    *("blur", "bri", "con", "filt", "gam", "hue", "mod", "sat", "sharp", "sharpf", "sharpj"),
-    "tint",
-}
 _WESERV_CROP = {"cx", "cy", "cw", "ch"}
 _WESERV_KNOWN = {
     *("w", "h", "fit", "t", "we", "a", "fpx", "fpy", "crop", "ro", "bg", "cbg", "page"),
-    *("output", "q"),
+    *("output", "q", "n", "trim", "mask", "mbg", "mtrim"),
+    *("blur", "bri", "con", "filt", "gam", "hue", "mod", "sat", "sharp", "sharpf", "sharpj"),
+    "tint",
+}
+_WESERV_FILTERS = {
+    "greyscale": {"grayscale": "1"},
+    "duotone": {"duotone": "c83658,d8e74f"},  # its defaults
+    "negate": {"invert": "1"},
 }
 _LETTERS = {"t": "top", "b": "bottom", "l": "left", "r": "right"}
 
@@ -440,7 +509,14 @@ def _weserv(vector: Vector, source: Source) -> Query:
         width, height, left, top = params["crop"].split(",")
         query["crop"] = _joined((left, top, width, height))
     if "cx" in params:
-        query["crop"] = _joined(params[name] for name in ("cx", "cy", "cw", "ch"))
+        whole = {"cy": 0, "cw": source.upright.width, "ch": source.upright.height}
+        query["crop"] = _joined({**whole, **params}[name] for name in ("cx", "cy", "cw", "ch"))
+    if "trim" in params:
+        query["trim"] = params["trim"]
+    if params.get("n") == "-1":
+        query["frames"] = str(source.frames)
+    if "mask" in params:
+        query |= _weserv_mask(params)
     if turn := _quarters(params.get("ro", 0)):
         query["rotate"] = str(90 * turn)
     if "page" in params:
@@ -453,18 +529,53 @@ def _weserv(vector: Vector, source: Source) -> Query:
         query["background"] = _weserv_colour(params["bg"])
     elif fit == "contain":
         query["background"] = _weserv_colour(params.get("cbg", "none"))
+    return query | _weserv_effects(params)
+
+
+def _weserv_mask(params: Mapping[str, str]) -> Query:
+    """A circle in the middle of what fills the box, cut to the circle."""
+    if params["mask"] != "circle" or params.get("mtrim") != "true":
+        raise Excluded("masks")
+    side = min(int(params["w"]), int(params["h"]))
+    return {"extent": f"{side}x{side}", "round": "full"}
+
+
+def _weserv_effects(params: Mapping[str, str]) -> Query:
+    same = {"bri": "brightness", "con": "contrast", "hue": "hue", "tint": "tint"}
+    query = {ours: params[theirs] for theirs, ours in same.items() if theirs in params}
+    if "blur" in params:  # "true" is a box of three pixels, whose deviation is that
+        query["blur"] = {"true": "0.8165"}.get(params["blur"], params["blur"])
+    if "filt" in params:
+        query |= _WESERV_FILTERS[params["filt"]]
+    if "gam" in params:
+        query["gamma"] = _gamma(params["gam"])
+    if "mod" in params:  # all values are multiplied
+        query["level"] = f"0,{_fraction(100 / Decimal(params['mod']))}"
+    if "sat" in params:
+        query["saturation"] = _fraction(100 * (Decimal(params["sat"]) - 1))
+    if "sharp" in params:
+        query["sharpen"] = _weserv_sharpen(params)
     return query
 
 
+def _weserv_sharpen(params: Mapping[str, str]) -> str:
+    """Sigma and the slope for edges. There is no other for flat areas here."""
+    given = params["sharp"].split(",")
+    if given == ["true"]:
+        return ""
+    sigma, jagged = (given[2], given[1]) if len(given) == 3 else (given[0], params["sharpj"])
+    return f"{sigma},{jagged}"
+
+
+def _gamma(before: Decimal | str, after: Decimal | str | None = None) -> str:
+    """One gamma for two: pictures are darkened by the first, resized, and lightened by the other.
+
+    The other is the same unless it is given: then the resize alone is done in that gamma.
+    """
+    return _fraction(Decimal(after or before) / Decimal(before))
+
+
 def _exclude_from_weserv(params: Mapping[str, str], source: Source) -> None:
-    if params.get("n") == "-1":
-        raise Excluded("animation: all frames")
-    if "mask" in params:
-        raise Excluded("masks")
-    if "trim" in params:
-        raise Excluded("trim")
-    if _WESERV_EFFECTS & params.keys():
-        raise Excluded("effects")
     if (source.file or "").endswith((".ico", ".pdf", ".svg")):
         raise Excluded("documents and drawings")
     _quarters(params.get("ro", 0))
@@ -488,13 +599,7 @@ def _weserv_colour(text: str) -> str:
 
 # sharp: a chain of calls. Covers, enlarges, and leaves pictures as they are stored.
 
-_SHARP_EXCLUDED = {
-    "trim": "trim",
-    "composite": "overlay",
-    **dict.fromkeys(
-        ("gamma", "negate", "toColourspace", "pipelineColourspace", "withIccProfile"), "effects"
-    ),
-}
+_SHARP_EXCLUDED = {"composite": "overlay", "toColourspace": "effects"}
 _SHARP_OUTPUTS = ("jpeg", "png", "webp", "toFormat")
 _SHARP_RESIZE = {
     *("op", "w", "h", "fit", "position", "background"),
@@ -509,8 +614,7 @@ def _sharp(vector: Vector, source: Source) -> Query:
     opened = params.pop("input", "")
     if "density" in opened:
         raise Excluded("documents and drawings")
-    if "pages" in opened or "pages" in params:
-        raise Excluded("animation: all frames")
+    moves = "pages: -1" in opened or params.pop("pages", None) == -1
     chain = params.get("ops", [{"op": "resize", **params}])
     calls = [call for call in chain if call["op"] not in _SHARP_OUTPUTS]
     for call in calls:
@@ -519,7 +623,7 @@ def _sharp(vector: Vector, source: Source) -> Query:
         if call["op"] == "rotate":
             _quarters(call["args"][0])
 
-    query = {"orient": "none"}
+    query = {"orient": "none", **({"frames": str(source.frames)} if moves else {})}
     if [call["op"] for call in calls[:2]] == ["rotate", "extract"]:
         # A crop counts in the upright picture: a turn before it is one to stand upright.
         query["orient"] = _UPRIGHT_AFTER[_quarters(calls[0]["args"][0])]
@@ -532,7 +636,7 @@ def _sharp(vector: Vector, source: Source) -> Query:
 
 
 def _in_our_order(names: list[str]) -> bool:
-    order = ("autoOrient", "extract", "flip", "flop", "rotate", "resize", "extend")
+    order = ("trim", "autoOrient", "extract", "flip", "flop", "rotate", "resize", "gamma", "extend")
     if "rotate" not in names:  # then it is the same whether the picture is mirrored first or last
         names = [name for name in names if name not in ("flip", "flop")]
     places = [order.index(name) for name in names]
@@ -543,6 +647,20 @@ def _sharp_flip(call: dict[str, Any], query: Query, source: Source) -> Query:
     del source
     added = {"flip": "v", "flop": "h"}[call["op"]]
     return {"flip": "hv" if "flip" in query else added}
+
+
+def _sharp_trim(call: dict[str, Any], query: Query, source: Source) -> Query:
+    del query, source
+    border = call["args"][0] if call["args"] else {}
+    if "margin" in border:
+        raise Excluded("trim")
+    colour = [border["background"]] if "background" in border else []
+    return {"trim": _joined((border.get("threshold", 10), *colour))}
+
+
+def _sharp_gamma(call: dict[str, Any], query: Query, source: Source) -> Query:
+    del query, source
+    return {"gamma": _gamma(*(Decimal(str(number)) for number in call["args"]))}
 
 
 def _sharp_extract(call: dict[str, Any], query: Query, source: Source) -> Query:
@@ -588,6 +706,8 @@ def _sharp_colour(colour: str | dict[str, float]) -> str:
 
 
 _SHARP_CALLS: dict[str, Callable[[dict[str, Any], Query, Source], Query]] = {
+    "trim": _sharp_trim,
+    "gamma": _sharp_gamma,
     "autoOrient": lambda _call, _query, _source: {"orient": "auto"},
     "rotate": lambda call, _query, _source: {"rotate": str(call["args"][0])},
     "extract": _sharp_extract,

@@ -1,0 +1,270 @@
+"""Every parameter over HTTP, and originals that name other originals or need another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.http import originals as draw
+from tests.http.originals import BLUE, GREEN, RED, looks_like
+from tests.transforms import pictures
+from transforms import pipeline
+from transforms.limits import Limits
+from transforms.options import OPTIONS
+from transforms.transform import Transform
+
+PHOTO = pictures.saved(pictures.photo(400, 300), "jpeg")
+MOVING = pictures.pages([draw.flat(ink, 80, 60) for ink in (RED, GREEN, BLUE)], "gif")
+EMBLEM = draw.png(draw.ring())
+HELD = draw.jpeg(orientation=6)
+SVG = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200">'
+    b'<rect width="300" height="200" fill="#dc1e1e"/></svg>'
+)
+SLOW_SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="500" height="500"><defs>'
+    '<rect id="a0" width="9" height="9"/>'
+    + "".join(
+        f'<g id="a{n + 1}" opacity=".9"><use href="#a{n}"/><use href="#a{n}" x="1"/></g>'
+        for n in range(18)
+    )
+    + '</defs><use href="#a18"/></svg>'
+).encode()
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="/proc tells of processes")
+
+
+@pytest.fixture
+def samples(folder):
+    """The originals that the examples in the table name, and those that show what they do."""
+    folder.put("photo.jpg", PHOTO)
+    folder.put("moving.gif", MOVING)
+    folder.put("samples/emblem.png", EMBLEM)
+    folder.put("samples/portrait-rotated.jpg", HELD)
+    folder.put("drawing.svg", SVG)
+    return folder
+
+
+def size_of(answer):
+    image = draw.opened(answer.content)
+    return image.width, image.height
+
+
+def planned(data, pairs):
+    transform = Transform.from_query(pairs)
+    transform = transform if transform.fm else transform.with_output("auto")
+    others = [HELD, EMBLEM] if transform.merge else []
+    size = pipeline.prepare(data, transform, Limits(), others=others).plan.result
+    return size.width, size.height
+
+
+# The table.
+
+
+def test_each_row_of_the_table_can_be_asked_for(serve, samples):
+    served = serve(results="off")
+    for option in OPTIONS:
+        name, data = (
+            ("moving.gif", MOVING) if option.name in ("page", "frames") else ("photo.jpg", PHOTO)
+        )
+        for box in ({}, {"w": "90", "h": "70"}):
+            pairs = [(option.name, option.example), *box.items()]
+            pairs = pairs[:1] + [pair for pair in pairs[1:] if pair[0] != option.name]
+            answer = served.get(f"/thumb/{name}?{urlencode(pairs)}")
+            assert answer.status_code == 200, (pairs, answer.text)
+            assert size_of(answer) == planned(data, pairs), pairs
+
+
+def test_each_row_of_the_table_has_an_effect_of_its_own(serve, samples):
+    served = serve(results="off")
+    plain = served.get("/thumb/photo.jpg").headers["etag"]
+    tags = {
+        option.name: served.get(
+            f"/thumb/photo.jpg?{urlencode([(option.name, option.example)])}"
+        ).headers["etag"]
+        for option in OPTIONS
+        if option.name not in ("across", "cell", "gap", "gravity", "page", "frames", "q", "enlarge")
+    }
+    same = {name for name, tag in tags.items() if tag == plain}
+    # Their examples are their defaults, or there is nothing for them to act on.
+    assert same <= {"dpr", "fit", "orient", "effort", "hdr", "meta", "auto"}
+
+
+def test_what_moves_comes_as_a_gif_to_who_knows_no_better(serve, samples):
+    served = serve(results="off")
+    answer = served.get("/thumb/moving.gif?w=40", headers={"accept": "*/*"})
+    assert answer.headers["content-type"] == "image/gif"
+    assert draw.opened(answer.content).get("n-pages") == 3
+    webp = served.get("/thumb/moving.gif?w=40", headers={"accept": "image/webp,*/*"})
+    assert webp.headers["content-type"] == "image/webp"
+    assert draw.opened(webp.content).get("n-pages") == 3
+    still = served.get("/thumb/moving.gif?w=40&fm=jpeg")
+    assert size_of(still) == (40, 30)
+
+
+def test_too_many_frames_are_a_413(serve, samples):
+    served = serve(results="off", max_frames=2)
+    answer = served.get("/thumb/moving.gif?w=40")
+    assert (answer.status_code, answer.json()["code"]) == (413, "source_too_large")
+    assert "ask for fewer frames" in answer.json()["detail"]
+    assert served.get("/thumb/moving.gif?w=40&frames=2").status_code == 200
+
+
+# Originals that name others.
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("watermark", "missing.png"),
+        ("watermark", "samples/emblem.png|missing.png,x=4"),
+        ("merge", "missing.png"),
+        ("merge", "cat.jpg|missing.png"),
+    ],
+)
+def test_what_is_missing_is_a_404_that_names_the_parameter(serve, samples, param, value):
+    answer = serve().get(f"/thumb/photo.jpg?{urlencode([(param, value)])}")
+    assert answer.status_code == 404
+    problem = answer.json()
+    assert (problem["code"], problem["param"]) == ("original_missing", param)
+
+
+@pytest.mark.parametrize("value", ["../secret.png", "/etc/passwd", "a//b", "a/../b", "."])
+@pytest.mark.parametrize("param", ["watermark", "merge"])
+def test_ids_in_parameters_obey_the_rules_of_ids(serve, samples, param, value):
+    answer = serve().get(f"/thumb/photo.jpg?{urlencode([(param, value)])}")
+    assert answer.status_code == 400
+    assert answer.json()["param"] == param
+
+
+@pytest.mark.parametrize(("param", "other"), [("watermark", 1), ("merge", 1), ("merge", 2)])
+def test_the_etag_follows_every_original(serve, samples, param, other):
+    served = serve(freshness=0)
+    names = ["one.png", "two.png"][: 2 if param == "merge" else 1]
+    for name in names:
+        samples.put(name, draw.png(draw.flat(RED)))
+    path = f"/thumb/photo.jpg?{urlencode([(param, '|'.join(names))])}&w=90"
+    first = served.get(path)
+    assert served.get(path).headers["etag"] == first.headers["etag"]
+    samples.put(names[other - 1], draw.png(draw.flat(BLUE, 61, 41)))
+    second = served.get(path, headers={"if-none-match": first.headers["etag"]})
+    assert second.status_code == 200
+    assert second.headers["etag"] != first.headers["etag"]
+    assert second.content != first.content
+
+
+def test_merged_originals_stand_side_by_side(serve, samples):
+    samples.put("red.png", draw.png(draw.flat(RED, 30, 20)))
+    samples.put("blue.png", draw.png(draw.flat(BLUE, 20, 40)))
+    answer = serve().get("/thumb/red.png?merge=blue.png&across=2&gap=5&fm=png")
+    assert size_of(answer) == (55, 40)
+    image = draw.opened(answer.content)
+    for x, y, colour in ((29, 19, RED), (29, 21, draw.WHITE), (32, 5, draw.WHITE), (36, 39, BLUE)):
+        assert looks_like(image, x, y, colour)
+
+
+def test_the_bitmap_of_a_watermark_is_decoded_once(serve, samples, monkeypatch):
+    decoded = []
+    make_bitmap = pipeline.make_bitmap
+
+    def counting(data, works, stop):
+        decoded.append(len(data))
+        return make_bitmap(data, works, stop)
+
+    monkeypatch.setattr(pipeline, "make_bitmap", counting)
+    served = serve(results="off")
+    for width in range(60, 68):
+        path = f"/thumb/photo.jpg?w={width}&watermark=samples/emblem.png,scale=0.5"
+        assert served.get(path).status_code == 200
+    assert decoded == [len(EMBLEM)]
+
+
+def test_a_watermark_of_any_format_is_laid_on(serve, samples):
+    for name in ("drawing.svg", "moving.gif", "samples/portrait-rotated.jpg", "samples/emblem.png"):
+        path = f"/thumb/photo.jpg?w=200&fm=png&watermark={name},gravity=center,scale=0.5"
+        image = draw.opened(serve(results="off").get(path).content)
+        plain = draw.opened(serve(results="off").get("/thumb/photo.jpg?w=200&fm=png").content)
+        changed = (image - plain).abs()
+        assert changed.max() > 40, name
+        assert changed.crop(0, 0, 200, 30).max() == 0, name
+
+
+# Documents.
+
+
+def test_a_drawing_is_as_sharp_as_it_is_large(serve, samples):
+    answer = serve().get("/thumb/drawing.svg?w=600&fm=png")
+    assert size_of(answer) == (600, 400)
+    image = draw.opened(answer.content)
+    assert image(0, 0)[:3] == image(599, 399)[:3] == list(RED)
+    assert serve().get("/thumb/drawing.svg?auto=none").headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("file", "package", "size"),
+    [
+        ("winter_1440x960.heic", "pillow_heif", (90, 60)),
+        ("jxl-isobmff.jxl", "pillow_jxl", (90, 59)),
+        ("sizes.pdf", "pypdfium2", (90, 116)),
+        ("logo.svgz", None, (90, 68)),
+    ],
+)
+def test_documents_are_pictures_too(serve, samples, real_images, file, package, size):
+    if package:
+        pytest.importorskip(package)
+    samples.put(file, (real_images / file).read_bytes())
+    answer = serve().get(f"/thumb/{file}?w=90&fm=png")
+    assert answer.status_code == 200, answer.text
+    found = size_of(answer)
+    assert found[0] == size[0]
+    assert abs(found[1] - size[1]) <= 1
+
+
+def test_documents_can_be_refused(serve, samples):
+    samples.put("phone.heic", draw.HEIC)
+    samples.put("paper.pdf", draw.PDF)
+    served = serve(children=False)
+    for name in ("drawing.svg", "phone.heic", "paper.pdf"):
+        answer = served.get(f"/thumb/{name}?w=90")
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_format")
+    assert served.get("/thumb/photo.jpg?w=90").status_code == 200
+    marked = served.get("/thumb/photo.jpg?watermark=drawing.svg")
+    assert marked.status_code == 415
+
+
+@linux
+def test_a_process_that_is_killed_takes_no_other_request_with_it(serve, samples, until):
+    samples.put("slow.svg", SLOW_SVG)
+    served = serve(children=True, child_timeout=30, workers=2, queue_interactive=30)
+    assert served.get("/thumb/drawing.svg?w=30").status_code == 200
+    zygote = served.app.api.state.service.renderer._children._zygote._process.pid
+    slow = []
+    thread = threading.Thread(target=lambda: slow.append(served.get("/thumb/slow.svg?w=60")))
+    thread.start()
+    until(lambda: bool(started_by(zygote)))
+    assert served.get("/thumb/photo.jpg?w=41").status_code == 200
+    for process in started_by(zygote):
+        os.kill(process, signal.SIGKILL)
+    thread.join(20)
+    (answer,) = slow
+    assert (answer.status_code, answer.json()["code"]) == (422, "broken_image")
+    assert served.get("/thumb/photo.jpg?w=42").status_code == 200
+    assert served.get("/thumb/drawing.svg?w=43").status_code == 200
+
+
+def started_by(process):
+    """The processes that this one has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, above = stat.read_text().rsplit(")", 1)[1].split()[:2]
+        except OSError:
+            continue  # it has just ended
+        if int(above) == process and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
