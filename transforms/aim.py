@@ -63,7 +63,7 @@ _USUAL: Final[dict[str, tuple[tuple[int, float], ...]]] = {
     ),
 }
 """Qualities and the scores they usually give: medians of what `bench.calibrate` measures. A search
-starts from them; its outcome does not rest on them."""
+starts from them; its outcome rests on them only where `MOST_ENCODES` are too few to finish."""
 
 Encode = Callable[[int], bytes]
 """The file at a quality of 1 to 100. The same quality always gives the same bytes."""

@@ -118,7 +118,7 @@ def _encode(
         aimed = Aimed(data=save(asked), quality=asked, encodes=1)
     if transform.max_bytes is not None and len(aimed.data) > transform.max_bytes:
         if isinstance(transform.q, AutoQuality):  # it goes no lower than what can be looked at
-            aimed = fit_bytes(save, budget=transform.max_bytes, best=aimed.quality)
+            aimed = fit_bytes(save, budget=transform.max_bytes, best=aimed.quality - 1)
         _check_bytes(aimed.data, transform)
     return Encoded(data=aimed.data, format=image_format, quality=aimed.quality or None)
 

@@ -17,8 +17,6 @@ from transforms.shapes import EXIF_TURNS, Box, Size, Turn
 from transforms.transform import Transform
 from transforms.values import Gravity, Rect, Shadow, Sides, Tile
 
-_BOUNDINGS: Final = 3
-
 _FLIPS: Final = {
     None: Turn(0),
     "h": Turn(0, mirrored=True),
@@ -106,11 +104,9 @@ def plan(
 
     composed = _compose(picture, transform, Fraction(1))
     shrink = Fraction(1)
-    # Lengths that are each rounded up may exceed the bound once more: then it shrinks again.
-    for _ in range(_BOUNDINGS):
-        further = _bound(composed.whole, transform)
-        if further == 1:
-            break
+    # Lengths that are each rounded up may exceed the bound once more: then it shrinks again. That
+    # ends, as each round is smaller than the one before and all but a pixel can give way.
+    while (further := _bound(composed.whole, transform)) < 1:
         shrink *= further
         composed = _trim_padding(_compose(picture, transform, shrink), transform)
 

@@ -23,7 +23,9 @@ from transforms import libvips
 WEIGHTS: Final = (1.0, 63.0, 3.2)
 """The weights of detail, coarse luma and coarse chroma.
 
-`python -m bench.calibrate` fits these and `CALIBRATED` to SSIMULACRA 2.
+`python -m bench.calibrate` fits these and `CALIBRATED` to SSIMULACRA 2 on 672 encodings of 28
+pictures, made from 10 photographs. Of a photograph that is left out of the fit, scores from 60 up
+are off by 0.9 points on average, one in twenty by more than 2.8.
 """
 
 CALIBRATED: Final[Mapping[str, float]] = {"jpeg": 37.1, "webp": 33.1, "avif": 34.4}

@@ -259,6 +259,8 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
         background = None if colour == WHITE else colour
     if folded.merge is None:
         folded = replace(folded, across=None, cell=None, gap=0)
+    else:
+        folded = replace(folded, page=None, frames=None)  # of each, its first is merged
     return replace(
         folded,
         gravity=folded.gravity if placed else COMPASS["center"],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.transforms.pictures import flat, noise, opened, photo
@@ -78,6 +78,7 @@ def test_best_and_worst_may_be_the_same():
     assert (aimed.fits, aimed.quality, aimed.encodes) == (False, 7, 1)
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(0, 400), min_size=100, max_size=100),
     start=st.integers(1, 5000),
@@ -99,6 +100,7 @@ def test_any_encoder_whose_files_grow_fits_where_it_can(steps, start, share, bes
     assert len(tried) == aimed.encodes <= MOST_ENCODES
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 20_000), min_size=101, max_size=101),
     budget=st.integers(1, 20_000),
@@ -198,6 +200,7 @@ def reach_made_up(errors: list[int], target: float, budget: int | None = None) -
 ERRORS = st.lists(st.integers(0, 100), min_size=101, max_size=101)
 
 
+@settings(max_examples=60, deadline=None)
 @given(errors=ERRORS, target=st.integers(50, 95))
 def test_any_encoder_that_errs_less_and_less_meets_what_it_can(errors, target):
     errors.sort(reverse=True)
@@ -208,6 +211,7 @@ def test_any_encoder_that_errs_less_and_less_meets_what_it_can(errors, target):
     assert aimed.encodes <= MOST_ENCODES
 
 
+@settings(max_examples=60, deadline=None)
 @given(errors=ERRORS, target=st.integers(50, 95), budget=st.none() | st.integers(1, 1000))
 def test_no_encoder_however_odd_breaks_a_promise_silently(errors, target, budget):
     aimed = reach_made_up(errors, target, budget)

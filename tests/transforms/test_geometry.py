@@ -246,13 +246,16 @@ def test_the_result_is_never_larger_than_the_maximum(source, transform, orientat
         (Size(1, 1), "padding=3&max-w=2&max-h=3"),
         (Size(3, 3), "padding=3&max-w=3&max-h=3"),
         (Size(1, 9), "padding=5&max-w=5&max-h=4"),
+        (Size(9, 9), "border=4&max-w=5"),
+        (Size(9, 9), "shadow=3,-2,5&max-w=7&max-h=5"),
+        (Size(4, 2), "border=1&shadow=1,2,0&dpr=1.37&max-h=4"),
     ],
 )
 def test_a_frame_gives_way_to_the_maximum_on_both_sides(source: Size, query: str) -> None:
     transform = read(query)
     result = plan(source, transform).result
-    assert result.width <= (transform.max_w or result.width)
-    assert result.height <= (transform.max_h or result.height)
+    for most, side in ((transform.max_w, result.width), (transform.max_h, result.height)):
+        assert most is None or side <= half_up(most * Fraction(transform.dpr))
 
 
 @many
