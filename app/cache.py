@@ -12,10 +12,14 @@ from transforms.formats import Format
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A finished result: its key, its bytes, their format, and when its original was changed."""
+    """A finished result: its key, its bytes, their format, and when its original was changed.
+
+    `others` are the originals that are in it too, merged or as watermarks.
+    """
 
     key: str
     ref: Ref
+    others: tuple[Ref, ...] = ()
     data: bytes
     format: Format
     modified: datetime | None
@@ -51,13 +55,14 @@ class MemoryTier:
             return
         self._drop(rendered.key)
         self._results[rendered.key] = rendered
-        self._keys_of.setdefault(rendered.ref, set()).add(rendered.key)
+        for ref in {rendered.ref, *rendered.others}:
+            self._keys_of.setdefault(ref, set()).add(rendered.key)
         self._size += len(rendered.data)
         while self._size > self._limit:
             self._drop(next(iter(self._results)))
 
     def purge(self, ref: Ref) -> int:
-        """Forget every result of an original. Returns how many there were."""
+        """Forget every result that an original is in. Returns how many there were."""
         keys = list(self._keys_of.get(ref, ()))
         for key in keys:
             self._drop(key)
@@ -68,7 +73,8 @@ class MemoryTier:
         if dropped is None:
             return
         self._size -= len(dropped.data)
-        keys = self._keys_of[dropped.ref]
-        keys.discard(key)
-        if not keys:
-            del self._keys_of[dropped.ref]
+        for ref in {dropped.ref, *dropped.others}:
+            keys = self._keys_of[ref]
+            keys.discard(key)
+            if not keys:
+                del self._keys_of[ref]

@@ -10,6 +10,7 @@ from typing import Final
 
 from app.admission import Lane
 from app.cache import MemoryTier, Rendered
+from app.flights import Flights
 from app.render import Renderer
 from app.sources.base import Identity, Ref
 from app.telemetry import Timings
@@ -55,6 +56,7 @@ class Describer:
     def __init__(self, renderer: Renderer, memory_tier: MemoryTier) -> None:
         self._renderer = renderer
         self._memory_tier = memory_tier
+        self._describing: Flights[str, Description] = Flights()
 
     async def identify(self, ref: Ref, *, colours: bool, place: bool) -> Asked:
         """Ask for the version that there is now."""
@@ -62,7 +64,13 @@ class Describer:
         return Asked(identity=identity, colours=colours, place=place)
 
     async def describe(self, asked: Asked, *, lane: Lane) -> Description:
-        """Read the header, and where colours are asked for, decode a small picture."""
+        """Read the header, and where colours are asked for, decode a small picture.
+
+        Equal questions at once are answered together.
+        """
+        return await self._describing.join(asked.key, lambda: self._describe(asked, lane))
+
+    async def _describe(self, asked: Asked, lane: Lane) -> Description:
         data, facts = await self._read(asked)
         colours = None
         if asked.colours:

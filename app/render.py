@@ -22,7 +22,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -31,7 +31,7 @@ from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
 from app.engine import Engine
-from app.errors import OriginalChanged, problem_of
+from app.errors import OriginalChanged, OriginalTooLarge, problem_of
 from app.flights import Flights
 from app.originals import Originals
 from app.results import StoredTier
@@ -72,6 +72,11 @@ class Keyed:
     marks: tuple[Identity, ...] = ()
 
     @property
+    def refs(self) -> tuple[Ref, ...]:
+        """Every original that is in the result, the first of them first."""
+        return tuple(i.ref for i in (self.identity, *self.others, *self.marks))
+
+    @property
     def fm(self) -> str:
         """The output that the transform was settled on."""
         return self.transform.fm or "auto"
@@ -99,6 +104,7 @@ class Renderer:
         engine: Engine,
         children: Children | None,
         limits: Limits,
+        max_bytes: int,
         max_seconds: float,
         metrics: Metrics,
     ) -> None:
@@ -109,12 +115,13 @@ class Renderer:
         self._engine = engine
         self._children = children
         self._limits = limits
+        self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._metrics = metrics
         self._rendering: Flights[tuple[str, ...], tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
-        self._to_keep: dict[str, Ref] = {}
-        """Renders under way whose results may be kept: a purge takes its original's out."""
+        self._to_keep: dict[str, tuple[Ref, ...]] = {}
+        """Renders under way whose results may be kept: a purge takes an original's out."""
 
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
         """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`)."""
@@ -133,8 +140,8 @@ class Renderer:
                 return await self._answer_all(keyeds, lane)
             except OriginalChanged:
                 for keyed in keyeds:
-                    for identity in (keyed.identity, *keyed.others, *keyed.marks):
-                        self.originals.forget(identity.ref)
+                    for ref in keyed.refs:
+                        self.originals.forget(ref)
                 if attempt == _TRIES:
                     raise
                 keyeds = [await self.identify(k.identity.ref, k.transform) for k in keyeds]
@@ -149,6 +156,8 @@ class Renderer:
 
     async def explain(self, keyed: Keyed) -> Work:
         """The work that a request comes to. Downloads the originals; renders nothing."""
+        self._admission.check(Lane.INTERACTIVE)
+        self._check_bytes(keyed)
         data = await self.originals.fetch(keyed.identity)
         others = await self.originals.fetch_all(keyed.others)
         header = await self.look(data, page=keyed.transform.page or 0)
@@ -178,7 +187,7 @@ class Renderer:
     async def purge(self, ref: Ref) -> int:
         """Remove every result of an original from every tier of this replica."""
         self.originals.forget(ref)
-        self._to_keep = {key: of for key, of in self._to_keep.items() if of != ref}
+        self._to_keep = {key: of for key, of in self._to_keep.items() if ref not in of}
         return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
 
     async def _key(self, identity: Identity, transform: Transform) -> Keyed:
@@ -221,6 +230,7 @@ class Renderer:
             rendered = await self._stored_tier.get(keyed.key, keyed.identity, keyed.fm)
         if rendered is None:
             return None
+        rendered = replace(rendered, others=keyed.refs[1:])
         self._memory_tier.put(rendered)
         return self._counted(Answer(rendered=rendered, tier="stored", timings=timings))
 
@@ -231,7 +241,7 @@ class Renderer:
     async def _render(self, keyeds: Sequence[Keyed], lane: Lane) -> tuple[list[Rendered], Timings]:
         timings = Timings()
         for keyed in keyeds:
-            self._to_keep[keyed.key] = keyed.identity.ref
+            self._to_keep[keyed.key] = keyed.refs
         try:
             made = await self._render_measured(keyeds, lane, timings)
         except Exception as error:
@@ -253,6 +263,8 @@ class Renderer:
         # Where the queue is full already, nothing is downloaded in vain.
         self._admission.check(lane)
         first = keyeds[0]
+        for keyed in keyeds:
+            self._check_bytes(keyed)
         with timings.measure("fetch"):
             data = await self.originals.fetch(first.identity)
             others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
@@ -340,10 +352,21 @@ class Renderer:
         return Rendered(
             key=keyed.key,
             ref=keyed.identity.ref,
+            others=keyed.refs[1:],
             data=result.data,
             format=result.format,
             modified=keyed.identity.modified,
         )
+
+    def _check_bytes(self, keyed: Keyed) -> None:
+        """Refuse to hold more bytes of merged originals than those of the largest single one."""
+        size = keyed.identity.size + sum(identity.size for identity in keyed.others)
+        if keyed.others and size > self._max_bytes:
+            raise OriginalTooLarge(
+                f"merge: the originals have {size} bytes together; at most {self._max_bytes} are "
+                "read",
+                param="merge",
+            )
 
     def _check_cost(self, cost: Cost, transform: Transform) -> None:
         """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""

@@ -160,6 +160,7 @@ async def open_service(
         engine=engine,
         children=children,
         limits=limits,
+        max_bytes=int(settings.max_source_bytes),
         max_seconds=settings.render_timeout,
         metrics=metrics,
     )

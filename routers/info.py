@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from app.access import Grant
 from app.admission import Lane
-from app.sources import web
 from routers import openapi
 from routers.delivery import (
     cache_control,
@@ -19,7 +18,7 @@ from routers.delivery import (
     validator_headers,
 )
 from routers.methods import get_and_head
-from routers.requests import caller_of, flag_of, pairs_of, ref_of, service_of, while_connected
+from routers.requests import flag_of, read_of, while_connected
 
 router = APIRouter(tags=["originals"])
 
@@ -60,16 +59,11 @@ async def info_by_url(request: Request) -> Response:
 
 
 async def _info(request: Request) -> Response:
-    service = service_of(request)
-    pairs = pairs_of(request)
-    ref = ref_of(request, pairs)
-    caller = caller_of(request)
-    grant = service.access.check_read(
-        caller, request.scope["path"], pairs, by_url=ref.kind == web.KIND
-    )
+    read = read_of(request)
+    service, pairs, ref, grant = read.service, read.pairs, read.ref, read.grant
     place = flag_of(pairs, "gps", default=False)
     if place:
-        service.access.check_write(caller)  # where somebody was is not for everybody
+        service.access.check_write(read.caller)  # where somebody was is not for everybody
         grant = Grant(expires=grant.expires, shared=False)
     describer = service.describer
     asked = await while_connected(
@@ -79,9 +73,7 @@ async def _info(request: Request) -> Response:
     modified = asked.identity.modified
     headers = validator_headers(
         etag=etag_of(asked.key),
-        caching=cache_control(
-            service.settings, grant, versioned=any(name == "v" for name, _ in pairs)
-        ),
+        caching=cache_control(service.settings, grant, versioned=read.versioned),
         varies=False,
         modified=modified,
     )

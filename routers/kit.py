@@ -24,16 +24,7 @@ from app.sources.base import Ref
 from routers import openapi
 from routers.delivery import cache_control, unmodified_response
 from routers.methods import get_and_head
-from routers.requests import (
-    caller_of,
-    flag_of,
-    pairs_of,
-    ref_of,
-    service_of,
-    transform_of,
-    value_of,
-    while_connected,
-)
+from routers.requests import flag_of, read_of, transform_of, value_of, while_connected
 from transforms import geometry
 from transforms.describe import Facts
 from transforms.options import BY_SPELLING, MAX_SIDE
@@ -88,16 +79,11 @@ async def kit_by_url(request: Request) -> Response:
 
 
 async def _kit(request: Request) -> Response:
-    service = service_of(request)
-    pairs = pairs_of(request)
-    ref = ref_of(request, pairs)
-    caller = caller_of(request)
-    grant = service.access.check_read(
-        caller, request.scope["path"], pairs, by_url=ref.kind == web.KIND
-    )
+    read = read_of(request)
+    service, pairs, ref = read.service, read.pairs, read.ref
     warm = flag_of(pairs, "warm", default=False)
     if warm:
-        service.access.check_write(caller)
+        service.access.check_write(read.caller)
     transform = transform_of(service, pairs)
     if transform.trim is not None:
         raise InvalidRequest(
@@ -121,7 +107,7 @@ async def _kit(request: Request) -> Response:
             stored, transform, _widths(service, pairs), orientation=facts.orientation
         )
     ]
-    link = _Link(service, ref, pairs, grant)
+    link = _Link(service, ref, pairs, read.grant)
     kit = kits.build(
         rungs,
         _formats(service, pairs, facts),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from app.access import Caller
+from app.access import Caller, Grant
 from app.errors import InvalidRequest
-from app.presets import guard_size
 from app.service import Service
+from app.sizes import guard_size
 from app.sources import stored, web
 from app.sources.base import Ref
 from app.stores.base import check_key
@@ -77,6 +78,34 @@ def ref_of(request: Request, pairs: list[tuple[str, str]]) -> Ref:
         path = request.scope["path"]
         raise InvalidRequest(f"Name an original: {path}/ID, or {path}?url=https://...", param="url")
     return Ref(web.KIND, url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A request to read something of an original, let pass: see `read_of`."""
+
+    service: Service
+    pairs: list[tuple[str, str]]
+    ref: Ref
+    caller: Caller
+    grant: Grant
+
+    @property
+    def versioned(self) -> bool:
+        """Whether the URL names a version of the original."""
+        return any(name == "v" for name, _ in self.pairs)
+
+
+def read_of(request: Request) -> Read:
+    """What is asked of which original, by whom. Raises InvalidRequest, SignatureInvalid."""
+    service = service_of(request)
+    pairs = pairs_of(request)
+    ref = ref_of(request, pairs)
+    caller = caller_of(request)
+    grant = service.access.check_read(
+        caller, request.scope["path"], pairs, by_url=ref.kind == web.KIND
+    )
+    return Read(service=service, pairs=pairs, ref=ref, caller=caller, grant=grant)
 
 
 def flag_of(pairs: list[tuple[str, str]], name: str, *, default: bool) -> bool:

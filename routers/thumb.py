@@ -8,7 +8,6 @@ from starlette.responses import JSONResponse, Response
 
 from app.admission import Lane
 from app.explanation import explain
-from app.sources import web
 from routers import openapi
 from routers.delivery import (
     cache_control,
@@ -20,16 +19,7 @@ from routers.delivery import (
 )
 from routers.methods import get_and_head
 from routers.negotiation import choose_output
-from routers.requests import (
-    accept_of,
-    caller_of,
-    flag_of,
-    pairs_of,
-    ref_of,
-    service_of,
-    transform_of,
-    while_connected,
-)
+from routers.requests import accept_of, flag_of, read_of, transform_of, while_connected
 from transforms.options import BY_NAME
 
 router = APIRouter(tags=["results"])
@@ -66,13 +56,9 @@ async def thumb_by_url(request: Request) -> Response:
 
 
 async def _thumb(request: Request) -> Response:
-    service = service_of(request)
+    read = read_of(request)
+    service, pairs, ref, grant = read.service, read.pairs, read.ref, read.grant
     settings = service.settings
-    pairs = pairs_of(request)
-    ref = ref_of(request, pairs)
-    grant = service.access.check_read(
-        caller_of(request), request.scope["path"], pairs, by_url=ref.kind == web.KIND
-    )
     transform = transform_of(service, pairs)
     fm, varies = choose_output(transform, accept_of(request), settings.formats)
     transform = transform.with_output(fm, defaults=settings.defaults)
@@ -87,7 +73,7 @@ async def _thumb(request: Request) -> Response:
     modified = keyed.identity.modified
     headers = validator_headers(
         etag=etag_of(keyed.key),
-        caching=cache_control(settings, grant, versioned=any(name == "v" for name, _ in pairs)),
+        caching=cache_control(settings, grant, versioned=read.versioned),
         varies=varies,
         modified=modified,
     )
@@ -103,7 +89,7 @@ async def _thumb(request: Request) -> Response:
     )
     if grant.shared and grant.expires is None:
         # What a token was let to see, or a signature for a time, is not for whoever asks next.
-        fresh_for = renderer.originals.fresh_for(ref)
+        fresh_for = min(map(renderer.originals.fresh_for, keyed.refs))
         record_hit(request.app.state.hit_path, request, answer, headers, seconds=fresh_for)
     return result_response(request, answer, headers)
 

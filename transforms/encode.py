@@ -12,6 +12,7 @@ from transforms.aim import Aimed, fit_bytes, reach_target
 from transforms.canvas import lay_on
 from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
+from transforms.gainmap import find_gain_map
 from transforms.load import LOADERS
 from transforms.shapes import Turn
 from transforms.values import WHITE, AutoQuality, Colour
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 DEFAULT_QUALITY: Final = {"jpeg": 80, "webp": 80, "avif": 50}
 _RIGHTS: Final = ("exif-ifd0-Copyright", "exif-ifd0-Artist")
 _TRELLIS_FROM: Final = 7
-_HARMLESS_TAGS: Final = {
-    *("Artist", "Copyright", "XResolution", "YResolution", "ResolutionUnit", "Orientation"),
+_TELLING: Final = ("xmp-data", "iptc-data", "jpeg-thumbnail-data")
+_COMMENTS: Final = ("png-comment", "gif-comment")
+_RIGHTS_TAGS: Final = {"Artist", "Copyright"}
+_LAYOUT_TAGS: Final = {
+    *("XResolution", "YResolution", "ResolutionUnit", "Orientation"),
     *("YCbCrPositioning", "ExifVersion", "ComponentsConfiguration", "FlashpixVersion"),
     *("ColorSpace", "PixelXDimension", "PixelYDimension", "BitsPerSample", "ImageWidth"),
     *("ImageLength", "SamplesPerPixel", "Compression", "PlanarConfiguration"),
 }
-"""EXIF tags that say how pixels lie, or whose they are."""
+"""EXIF tags that say how pixels lie, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,17 +158,22 @@ def _is_answer(work: Work, wanted: Format, original: bytes) -> bool:
         and plain
         and still_or_whole
         and not filled
-        and (transform.meta == "keep" or not (header.described and _tells(original)))
+        and _keeps_what_may_stay(original, transform)
     )
 
 
-def _tells(original: bytes) -> bool:
-    """Whether there is metadata that a result would be without: more than rights and layout."""
-    image = libvips.Image.new_from_buffer(original, "")
-    if any(image.get_typeof(name) for name in ("xmp-data", "iptc-data", "jpeg-thumbnail-data")):
+def _keeps_what_may_stay(original: bytes, transform: Transform) -> bool:
+    """Whether there is nothing beside the pixels that a result would be without."""
+    if transform.hdr == "drop" and find_gain_map(original) is not None:
+        return False
+    if transform.meta == "keep":
         return True
-    tags = {name.rpartition("-")[2] for name in image.get_fields() if name.startswith("exif-ifd")}
-    return not tags <= _HARMLESS_TAGS
+    image = libvips.Image.new_from_buffer(original, "")
+    fields = image.get_fields()
+    if any(name in _TELLING or name.startswith(_COMMENTS) for name in fields):
+        return False
+    tags = {name.rpartition("-")[2] for name in fields if name.startswith("exif-ifd")}
+    return tags <= (_LAYOUT_TAGS if transform.meta == "none" else _LAYOUT_TAGS | _RIGHTS_TAGS)
 
 
 def _shows_through(image: libvips.Image) -> bool:

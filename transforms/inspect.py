@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
 
 from transforms import formats, libvips
 from transforms.errors import BrokenImage, UnsupportedFormat
@@ -16,14 +15,12 @@ from transforms.foreign_raster import Leaf
 from transforms.formats import Format
 from transforms.shapes import Size
 
-_DESCRIPTIONS: Final = ("exif-data", "xmp-data", "iptc-data")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """An original's header. The size is of one page as stored, before any orientation.
 
-    `described` is whether there are EXIF, IPTC or XMP in it. A `scalable` original is a drawing.
+    A `scalable` original is a drawing.
     """
 
     format: Format
@@ -35,7 +32,6 @@ class Header:
     alpha: bool
     progressive: bool
     interpretation: str
-    described: bool = False
     scalable: bool = False
 
     @property
@@ -73,7 +69,6 @@ def look(data: bytes, *, page: int = 0) -> Header:
         alpha=image.hasalpha(),
         progressive=bool(image.get_typeof("interlaced")),
         interpretation=image.interpretation,
-        described=any(image.get_typeof(name) for name in _DESCRIPTIONS),
     )
 
 

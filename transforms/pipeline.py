@@ -16,25 +16,24 @@ from transforms import geometry, libvips
 from transforms.adjust import adjust
 from transforms.canvas import canvas
 from transforms.colour import to_srgb
-from transforms.crop import crop, extract, find_window, tile
+from transforms.crop import crop, find_window, tile
 from transforms.encode import choose_format, encode
 from transforms.errors import BrokenImage, Stopped
 from transforms.foreign_raster import drawn
 from transforms.formats import FORMATS, Format
 from transforms.frame import frame
-from transforms.gainmap import attach_gain_map, find_gain_map, gain_map_size
+from transforms.hdr import keep_gain_map
 from transforms.inspect import Header, look
 from transforms.limits import Limits
 from transforms.load import Opened, map_region, open_original, settle
 from transforms.mosaic import Mosaic, join, plan_mosaic
-from transforms.orient import lay, orient
+from transforms.orient import orient
 from transforms.overlay import overlay
 from transforms.resize import resize
 from transforms.shapes import EXIF_TURNS, Size, Turn
 from transforms.transform import Transform
 from transforms.trim import find_content
 
-_GAIN_QUALITY: Final = 85
 _PIECE: Final = Transform.from_query("enlarge=1&frames=1")
 """How an original is rendered that is merged with others: in the size of its place."""
 
@@ -142,7 +141,7 @@ def prepare(
     header = header or look(data)
     frames = _frames_used(header, transform)
     limits.check_original(header, page=page, frames=frames)
-    if page and not header.scalable:
+    if page and not header.format.foreign:
         header = replace(look(data, page=page), pages=header.pages)  # pages may differ in size
         limits.check_size(header.size)
     pieces: tuple[Piece, ...] = ()
@@ -200,8 +199,9 @@ def run(data: bytes, work: Work, stop: Stop | None = None) -> Result:
 def run_all(data: bytes, works: Sequence[Work], stop: Stop | None = None) -> list[Result]:
     """Make several results of one original, which is decoded once for each group of frames.
 
-    What separate renders give is met within a few steps of 255: the smaller results are made of
-    the larger, where a decoder would have shrunk the original. Raises as `run` does.
+    What separate renders give is met within 1.5 steps of 255 on average, and more at single pixels:
+    the smaller results are made of the larger, where a decoder would have shrunk the original.
+    Raises as `run` does.
     """
     stop = stop or Stop()
     groups: dict[tuple[object, ...], list[int]] = {}
@@ -381,7 +381,7 @@ def _encode(image: libvips.Image, work: Work, data: bytes, began: float, stop: S
         image = tile(image, work)
     image_format = choose_format(image, work)
     try:
-        attach = _gain_map(data, image_format, work, stop)
+        attach = keep_gain_map(data, image_format, work, stop)
         encoded = encode(image, image_format, work, data, stop, attach=attach)
     except libvips.Error:
         stop.check()  # a stopped encoder complains too
@@ -397,45 +397,6 @@ def _encode(image: libvips.Image, work: Work, data: bytes, began: float, stop: S
         encode_seconds=time.perf_counter() - decoded,
         quality=encoded.quality,
     )
-
-
-def _gain_map(
-    data: bytes, image_format: Format, work: Work, stop: Stop
-) -> Callable[[bytes], bytes]:
-    """What gives a finished JPEG the gain map of its original, laid as the picture is.
-
-    None where anything has changed the picture's light: the map would be of another picture.
-    """
-    kept = image_format.name == work.header.format.name == "jpeg" and work.transform.hdr == "keep"
-    plan = work.plan
-    if not kept or work.mosaic or work.transform.decorates or plan.frames:
-        return bytes
-    found = find_gain_map(data)
-    if found is None:
-        return bytes
-    try:
-        gains = libvips.Image.jpegload_buffer(found.data, fail_on="error").copy()
-        gains.remove("icc-profile-data")  # its values are no colours
-        box = map_region(plan.region, plan.stored, found.size)
-        size = gain_map_size(plan.stored, found.size, plan.stored_scaled)
-        gains = gains.extract_area(box.left, box.top, box.width, box.height)
-        gains = gains.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)
-        gains = lay(gains.copy_memory(), plan.turn)
-        if plan.window is not None and plan.crops:
-            gains = extract(gains, map_region(plan.window, plan.scaled, _size(gains)))
-        if plan.tile is not None:
-            gains = extract(gains, map_region(plan.tile, plan.whole, _size(gains)))
-        stop.watch(gains)
-        subsampling = "off" if gains.bands == 3 else "auto"
-        encoded = gains.jpegsave_buffer(Q=_GAIN_QUALITY, keep="none", subsample_mode=subsampling)
-    except libvips.Error:
-        stop.check()
-        return bytes  # a map that is broken is no reason to refuse the picture
-    return lambda primary: attach_gain_map(primary, encoded, found)
-
-
-def _size(image: libvips.Image) -> Size:
-    return Size(image.width, image.height)
 
 
 def scale_to_draw(works: Sequence[Work], limits: Limits) -> float:
@@ -455,6 +416,3 @@ def scale_of(plan: geometry.Plan) -> float:
     return max(
         plan.stored_scaled.width / plan.region.width, plan.stored_scaled.height / plan.region.height
     )
-
-
-__all__ = ["EPOCH", "BrokenImage", "Result", "Stop", "Work", "prepare", "run", "run_all"]

@@ -268,3 +268,25 @@ def started_by(process):
         if int(above) == process and state != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+@pytest.mark.parametrize("query", ["merge=ring.png&w=90", "watermark=ring.png&w=90"])
+def test_what_is_deleted_is_gone_from_every_result_that_it_is_in(serve, folder, query):
+    served = serve(freshness="1h")
+    url = f"/thumb/cat.jpg?{query}"
+    assert served.get(url).status_code == 200
+    assert "pixelmill-memory; hit" in served.get(url).headers["cache-status"]
+    assert served.client.delete("/images/ring.png").status_code == 204
+    assert served.metric("pixelmill_memory_tier_bytes") == 0
+    gone = served.get(url)
+    assert (gone.status_code, gone.json()["code"]) == (404, "original_missing")
+
+
+def test_what_is_merged_has_no_more_bytes_than_one_original_may(serve, folder):
+    data = draw.jpeg(draw.grain(300, 200))
+    folder.put("one.jpg", data)
+    served = serve(max_source_bytes=3 * len(data))
+    assert served.get("/thumb/one.jpg?merge=one.jpg|one.jpg&w=90").status_code == 200
+    for explain in ("", "&explain=1"):
+        answer = served.get(f"/thumb/one.jpg?merge=one.jpg|one.jpg|one.jpg&w=90{explain}")
+        assert (answer.status_code, answer.json()["param"]) == (413, "merge")

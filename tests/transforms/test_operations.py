@@ -261,6 +261,15 @@ def test_smaller_gives_the_original_itself_where_it_is_what_was_asked_for():
     told = saved(told, "jpg", Q=20)
     assert pictures.render(told, "auto=smaller", fm="auto").data != told
     assert pictures.render(told, "auto=smaller&meta=keep", fm="auto").data == told
+    whose = picture.copy()
+    whose.set_type(libvips.MetadataType.TEXT, "exif-ifd0-Copyright", "Somebody")
+    whose = saved(whose, "jpg", Q=20)
+    assert pictures.render(whose, "auto=smaller", fm="auto").data == whose
+    assert pictures.render(whose, "auto=smaller&meta=none", fm="auto").data != whose
+    noted = picture.copy()
+    noted.set_type(libvips.MetadataType.TEXT, "png-comment-0-Comment", "taken at home")
+    noted = saved(noted, "png")
+    assert pictures.render(noted, "auto=smaller&fm=png").data != noted
     lying = picture.copy()
     lying.set_type(libvips.MetadataType.INTEGER, "orientation", 6)
     lying = saved(lying, "jpg", Q=20)
@@ -275,6 +284,13 @@ def test_a_gain_map_stays_with_a_jpeg_unless_it_is_dropped(real_images):
     assert b"hdrgm" not in dropped
     assert b"hdrgm" not in pictures.render(data, "w=400&fm=jpeg&sepia").data
     assert (pictures.opened(kept) - pictures.opened(dropped)).abs().max() == 0
+
+
+def test_a_gain_map_that_is_to_be_dropped_is_not_handed_on_with_the_original(real_images):
+    data = (real_images / "gain-map.jpg").read_bytes()
+    for meta in ("keep", "none"):
+        result = pictures.render(data, f"auto=smaller&q=100&hdr=drop&meta={meta}", fm="auto")
+        assert result.data != data
 
 
 def test_renders_leave_nothing_behind_in_libvips(real_images):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.presets import RATIOS, Presets, guard_size, load_presets
+from app.presets import Presets, load_presets
+from app.sizes import RATIOS, guard_size
 from transforms.errors import InvalidOption
 from transforms.options import BY_NAME, MAX_SIDE
 from transforms.transform import Transform
