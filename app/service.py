@@ -146,7 +146,8 @@ async def open_service(
         children = Children(
             seconds=settings.child_timeout,
             memory=int(settings.child_memory),
-            limit=settings.processors,
+            # A document may take all its time: one processor is left for everything else.
+            limit=max(1, settings.processors - 1),
         )
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)

@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         "document in a process of its own.",
     )
     child_timeout: Seconds = Field(
-        5.0, gt=0, description="Time for one document in such a process."
+        2.0, gt=0, description="Time for one document in such a process."
     )
     child_memory: ByteSize = Field(
         ByteSize(512_000_000), description="Memory that such a process may take."

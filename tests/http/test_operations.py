@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -290,3 +291,21 @@ def test_what_is_merged_has_no_more_bytes_than_one_original_may(serve, folder):
     for explain in ("", "&explain=1"):
         answer = served.get(f"/thumb/one.jpg?merge=one.jpg|one.jpg|one.jpg&w=90{explain}")
         assert (answer.status_code, answer.json()["param"]) == (413, "merge")
+
+
+def test_documents_that_take_all_their_time_leave_a_processor_for_pictures(serve, folder):
+    levels = "".join(
+        f'<g id="g{level}">' + f'<use href="#g{level - 1}"/>' * 10 + "</g>" for level in range(1, 9)
+    )
+    folder.put(
+        "bomb.svg",
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="500" height="500"><g id="g0">'
+        b'<rect width="9" height="9"/></g>' + levels.encode() + b"</svg>",
+    )
+    served = serve(workers=2, child_timeout="3s", queue_interactive="1h")
+    with ThreadPoolExecutor(2) as pool:
+        bombs = [pool.submit(served.get, f"/thumb/bomb.svg?w={w}") for w in (50, 60)]
+        for width in range(40, 50):
+            assert served.get(f"/thumb/cat.jpg?w={width}").status_code == 200
+        assert not any(bomb.done() for bomb in bombs)
+        assert {bomb.result().status_code for bomb in bombs} <= {422, 503}
