@@ -219,8 +219,8 @@ class Renderer:
                 tuple(missing), partial(self._render, list(missing.values()), lane, seconds)
             )
             timings = Timings()
-            for stage, seconds in shared.items():
-                timings.add(stage, seconds)
+            for stage, taken in shared.items():
+                timings.add(stage, taken)
             timings.add("total", time.perf_counter() - began)
             for rendered in made:
                 answer = Answer(rendered=rendered, tier="render", timings=timings)
@@ -260,8 +260,8 @@ class Renderer:
             raise
         finally:
             kept = {k.key for k in keyeds if self._to_keep.pop(k.key, None) is not None}
-            for stage, seconds in timings.items():
-                self._metrics.stage_seconds.labels(stage).observe(seconds)
+            for stage, taken in timings.items():
+                self._metrics.stage_seconds.labels(stage).observe(taken)
         for keyed, rendered in zip(keyeds, made, strict=True):
             if keyed.key in kept:
                 await self._keep(rendered, keyed.fm, lane)

@@ -124,11 +124,11 @@ class Database:
             return
         try:
             outcomes = self._transact(
-                lambda c: [_attempt(c, w) for w, _ in group], "BEGIN IMMEDIATE"
+                lambda tx: [_attempt(tx, work) for work, _ in group], "BEGIN IMMEDIATE"
             )
-        except Exception as error:  # noqa: BLE001 - told to everyone who waits
+        except Exception as failure:  # noqa: BLE001 - told to everyone who waits
             for _, done in group:
-                done.set_exception(error)
+                done.set_exception(failure)
             return
         for (_, done), (result, error) in zip(group, outcomes, strict=True):
             if error is None:
@@ -158,9 +158,8 @@ def normal_url(url: str) -> str:
             return f"postgresql+psycopg://{url.removeprefix(prefix)}"
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         return url
-    raise ValueError(
-        f"must be off, sqlite:///FILE or postgresql://..., got {url.split(':', maxsplit=1)[0]!r}"
-    )
+    scheme = url.partition(":")[0]
+    raise ValueError(f"must be off, sqlite:///FILE or postgresql://..., got {scheme!r}")
 
 
 def _make_engine(url: str, *, embedded: bool) -> sa.Engine:

@@ -9,13 +9,13 @@ is decided by `ledger.begin`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from app.jobs.database import Connection
 from app.jobs.records import Job
 
-Perform = Callable[[str], Awaitable[None]]
+Perform = Callable[[str], Coroutine[Any, Any, None]]
 """Runs the job of an id to the end of an attempt. Raises nothing."""
 
 

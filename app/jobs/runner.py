@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -85,23 +85,21 @@ class Runner:
         )
         milliseconds = round((perf_counter() - began) * 1000, 1)
         return [
-            self._result(job, keyed, answer, size, place, milliseconds)
+            {
+                "source": shown_source(job.refs),
+                **self._shown(keyed, answer, size, place),
+                "milliseconds": milliseconds,
+            }
             for keyed, answer, size, place in zip(keyeds, answers, sizes, places, strict=True)
         ]
 
-    def _result(
-        self,
-        job: Job,
-        keyed: Keyed,
-        answer: Answer,
-        size: tuple[int, int],
-        place: str | None,
-        milliseconds: float,
+    def _shown(
+        self, keyed: Keyed, answer: Answer, size: tuple[int, int], place: str | None
     ) -> dict[str, Any]:
+        """What a client is told of a result."""
         data = answer.rendered.data
-        shown: Mapping[str, Any] = {
-            "source": shown_source(job.refs),
-            "url": self._url(job.refs[0], keyed.transform, place),
+        shown = {
+            "url": self._url(keyed.identity.ref, keyed.transform, place),
             "target": place,
             "key": answer.rendered.key,
             "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
@@ -110,7 +108,6 @@ class Runner:
             "bytes": len(data),
             "format": answer.rendered.format.name,
             "tier": answer.tier,
-            "milliseconds": milliseconds,
         }
         return {name: value for name, value in shown.items() if value is not None}
 
@@ -120,9 +117,7 @@ class Runner:
         if place is not None:
             kind = targets.kind_of(place)
             return f"{base}/images/{quote(place)}" if kind is TargetKind.ORIGINAL else None
-        pairs = [
-            pair for pair in transform.items() if pair != ("fm", "auto") and pair != ("fm", "same")
-        ]
+        pairs = [pair for pair in transform.items() if pair not in (("fm", "auto"), ("fm", "same"))]
         path = f"/thumb/{quote(ref.name)}"
         if ref.kind == web.KIND:
             path = "/thumb"

@@ -118,7 +118,10 @@ class Jobs:
         return job
 
     async def retry(self, job_id: str) -> Job:
-        """Queue a job anew that has failed or was cancelled. Raises RecordMissing, RecordConflict."""
+        """Queue a job anew that has failed or was cancelled.
+
+        Raises RecordMissing, RecordConflict.
+        """
 
         def again(tx: Connection) -> Job:
             job = ledger.queue_again(tx, job_id, now=time.time())
@@ -193,10 +196,11 @@ def _chores(database: Database, settings: Settings) -> list[Chore]:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
     async def forget() -> None:
-        while await database.write(
-            lambda tx: retention.sweep(tx, now=time.time(), keep=settings.job_retention)
-        ):
-            await asyncio.sleep(0)
+        more = True
+        while more:
+            more = await database.write(
+                lambda tx: retention.sweep(tx, now=time.time(), keep=settings.job_retention)
+            )
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),

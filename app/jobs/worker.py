@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -203,9 +204,7 @@ class Worker:
             until = time.time() + self._lease
             try:
                 lost = self._database.write_now(
-                    lambda tx, ids=ids, until=until: ledger.renew(
-                        tx, ids, worker=self._name, until=until
-                    )
+                    partial(ledger.renew, ids=ids, worker=self._name, until=until)
                 )
             except LedgerUnavailable:
                 continue
@@ -243,7 +242,7 @@ class _Turns:
 
 def backoff(failures: int) -> float:
     """Seconds before the next attempt: doubling, and spread over half of that time."""
-    longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**failures)
+    longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 

@@ -1,4 +1,4 @@
-"""How the ledger's tables came to be: `upgrade` brings a database to where this version wants it."""
+"""How the ledger's tables came to be: `upgrade` brings a database to where it should be."""
 
 from __future__ import annotations
 
