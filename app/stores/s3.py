@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,10 +40,10 @@ from app.errors import (
     SourceTimeout,
     StoreMisconfigured,
 )
-from app.stores.base import CHUNK, MAX_KEY, Reading, Stat
+from app.stores.base import CHUNK, MAX_KEY, Reading, Stat, can_begin_key, is_key
 
 _BATCH: Final = 1000
-"""Keys of one DeleteObjects call: the most that S3 takes."""
+"""Keys of one listing or DeleteObjects call: the most that S3 takes."""
 _BUCKET_SEEN_FOR: Final = 60.0
 _FAILURES: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, ValueError)
 
@@ -143,6 +143,30 @@ class S3Store:
                 return count
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    async def list_page(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> list[Stat]:
+        if not can_begin_key(prefix):
+            return []
+        where: dict[str, str] = {}
+        if after.startswith(prefix):
+            where = {"StartAfter": self._prefix + after} if after else {}
+        elif after.encode() > prefix.encode():
+            return []
+        found: list[Stat] = []
+        while len(found) < limit:
+            page = await self._list(prefix, most=limit - len(found), **where)
+            found += self._stats(page)
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated"):
+                break
+            if token is None or where.get("ContinuationToken") == token:
+                raise SourceFailed("The object store does not say how its listing goes on")
+            where = {"ContinuationToken": token}
+        if after and any(each.key == after for each in found):
+            raise SourceFailed("The object store lists from the beginning again and again")
+        return found
+
     async def probe(self) -> None:
         self._bucket_seen = -_BUCKET_SEEN_FOR
         await self._require_bucket()
@@ -150,6 +174,33 @@ class S3Store:
     async def close(self) -> None:
         await self._stack.aclose()
         self._client = None
+
+    async def _list(self, prefix: str, *, most: int, **where: str) -> Any:
+        try:
+            return await self._call(
+                "list_objects_v2",
+                prefix,
+                Prefix=self._prefix + prefix,
+                MaxKeys=min(_BATCH, most),
+                **where,
+            )
+        except OriginalMissing:
+            raise StoreMisconfigured("The bucket does not exist") from None
+
+    def _stats(self, page: Any) -> Iterator[Stat]:
+        """The objects of a listing, without those whose names, given by others, are no keys."""
+        for item in page.get("Contents", []):
+            if not item.keys() >= {"Key", "ETag", "Size", "LastModified"}:
+                raise SourceFailed("The object store's listing lacks a key, a size or an ETag")
+            key = item["Key"].removeprefix(self._prefix)
+            if is_key(key):
+                yield Stat(
+                    key=key,
+                    version=item["ETag"].strip('"'),
+                    size=item["Size"],
+                    # A HEAD tells no fractions of a second.
+                    modified=item["LastModified"].replace(microsecond=0),
+                )
 
     def _name(self, key: str) -> str:
         """The key in the bucket."""
