@@ -76,8 +76,9 @@ class Outbound:
 
     def __init__(self, guard: Guard, *, connections: int) -> None:
         self._guard = guard
+        self._places = asyncio.Semaphore(connections)
         self._client = httpx.AsyncClient(
-            transport=_GuardedTransport(guard, connections=connections),
+            transport=_GuardedTransport(guard),
             trust_env=False,
             # What one server sets in one answer must not be told to it, or another, in the next.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -102,9 +103,12 @@ class Outbound:
         """
         self._guard.check_url(url)
         steps = httpx.Timeout(timeout, connect=min(timeout, _CONNECT_TIMEOUT))
-        async with self._client.stream(
-            method, url, headers=_encoded(headers), content=body, timeout=steps
-        ) as answer:
+        async with (
+            self._places,
+            self._client.stream(
+                method, url, headers=_encoded(headers), content=body, timeout=steps
+            ) as answer,
+        ):
             yield Answer(
                 status=answer.status_code,
                 headers=dict(answer.headers),
@@ -262,49 +266,64 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, stream: Any) -> None:
+    """The body of an answer, with the connection that ends with it."""
+
+    def __init__(self, stream: Any, connection: httpcore.AsyncHTTPConnection) -> None:
         self._stream = stream
+        self._connection = connection
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
             yield chunk
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        try:
+            await self._stream.aclose()
+        finally:
+            await _close(self._connection)
 
 
 class _GuardedTransport(httpx.AsyncBaseTransport):
-    """httpx over a connection pool whose connections are guarded. No proxies, no retries."""
+    """httpx over guarded connections. No proxies, no retries.
 
-    def __init__(self, guard: Guard, *, connections: int) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
-            max_connections=connections,
-            # Bytes that follow an answer would be taken for the next one: each has a connection
-            # of its own, whose address has been checked just now.
-            max_keepalive_connections=0,
-            network_backend=_GuardedBackend(guard),
-        )
+    Bytes that follow an answer would be taken for the next one: each has a connection of its own,
+    whose address has been checked just now. There is no pool, then: httpcore's loses a place for
+    ever where a request is given up between getting it and using it.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._tls = httpx.create_ssl_context()
+        self._backend = _GuardedBackend(guard)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        answer = await self._pool.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
+        asked = request.url
+        url = httpcore.URL(
+            scheme=asked.raw_scheme, host=asked.raw_host, port=asked.port, target=asked.raw_path
         )
+        connection = httpcore.AsyncHTTPConnection(
+            url.origin, ssl_context=self._tls, network_backend=self._backend
+        )
+        try:
+            answer = await connection.handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        except BaseException:
+            await _close(connection)
+            raise
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=_Body(answer.stream),
+            stream=_Body(answer.stream, connection),
             extensions=answer.extensions,
         )
 
-    async def aclose(self) -> None:
-        await self._pool.aclose()
+
+async def _close(connection: httpcore.AsyncHTTPConnection) -> None:
+    with anyio.CancelScope(shield=True):
+        await connection.aclose()

@@ -1073,8 +1073,7 @@ async def test_after_a_hundred_failures_a_good_request_works(
     else:
         pytest.fail("no good request worked")
     assert await sources.all_slots_are_free()
-    pool = source._outbound._client._transport._pool
-    assert all(connection.is_idle() for connection in pool.connections)
+    assert await eventually(lambda: origin.open_connections == 0)
 
 
 async def test_requests_that_are_cancelled_leave_nothing_behind(
