@@ -73,7 +73,7 @@ def find(tx: Connection, job_id: str) -> Job:
     row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
-    return _job(row)
+    return Job.from_row(row)
 
 
 def find_page(
@@ -95,7 +95,7 @@ def find_page(
         query = query.where(jobs.c.batch_id == batch_id)
     if before is not None:
         query = query.where(jobs.c.id < before)
-    return [_job(row) for row in tx.execute(query).mappings()]
+    return [Job.from_row(row) for row in tx.execute(query).mappings()]
 
 
 def begin(tx: Connection, job_id: str, *, worker: str, until: float, now: float) -> Job | None:
@@ -104,7 +104,7 @@ def begin(tx: Connection, job_id: str, *, worker: str, until: float, now: float)
     A job that is running under a lease that has passed has lost its worker: that is counted first.
     """
     row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).mappings()
-    job = next((_job(found) for found in row), None)
+    job = next((Job.from_row(found) for found in row), None)
     if job is None or job.state.final:
         return None
     if job.state is State.RUNNING:
@@ -182,7 +182,7 @@ def hand_back(tx: Connection, ids: Sequence[str], *, worker: str, now: float) ->
     returned = []
     for chunk in _chunks(ids):
         rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
-        for job in map(_job, rows):
+        for job in map(Job.from_row, rows):
             mine = job.state is State.RUNNING and job.worker == worker
             if not mine and job.state is not State.QUEUED:
                 continue
@@ -207,9 +207,43 @@ def queue_again(tx: Connection, job_id: str, *, now: float) -> Job | None:
     job = find(tx, job_id)
     if job.state not in (State.FAILED, State.CANCELLED):
         return None
+    _queue_anew(tx, [job_id], now=now)
+    if job.batch_id is not None and job.kind is not Kind.REPORT:
+        batches.reopen(tx, job.batch_id, filling=job.kind is Kind.FILL)
+    return find(tx, job_id)
+
+
+def queue_batch_again(
+    tx: Connection,
+    batch_id: str,
+    *,
+    states: Sequence[State],
+    after: str,
+    limit: int,
+    now: float,
+) -> list[Job]:
+    """Queue jobs of a batch anew that have ended in one of these states: the next after an id."""
+    query = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.batch_id == batch_id, jobs.c.id > after, jobs.c.state.in_(states))
+        .where(jobs.c.kind != Kind.REPORT)
+        .order_by(jobs.c.id)
+        .limit(limit)
+    )
+    ids = tx.execute(query).scalars().all()
+    if not ids:
+        return []
+    _queue_anew(tx, ids, now=now)
+    rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.id)).mappings()
+    found = [Job.from_row(row) for row in rows]
+    batches.reopen(tx, batch_id, filling=any(job.kind is Kind.FILL for job in found))
+    return found
+
+
+def _queue_anew(tx: Connection, ids: Sequence[str], *, now: float) -> None:
     tx.execute(
         jobs.update()
-        .where(jobs.c.id == job_id)
+        .where(jobs.c.id.in_(ids))
         .values(
             state=State.QUEUED,
             run_after=now,
@@ -221,9 +255,6 @@ def queue_again(tx: Connection, job_id: str, *, now: float) -> Job | None:
             error=None,
         )
     )
-    if job.batch_id is not None:
-        batches.reopen(tx, job.batch_id)
-    return find(tx, job_id)
 
 
 def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
@@ -248,7 +279,7 @@ def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
 def reap(tx: Connection, *, now: float) -> int:
     """Queue jobs again whose workers have died. Returns how many had."""
     query = sa.select(jobs).where(sa.text("state = 'running'"), jobs.c.lease_until <= now)
-    orphans = [_job(row) for row in tx.execute(query).mappings()]
+    orphans = [Job.from_row(row) for row in tx.execute(query).mappings()]
     for job in orphans:
         _bury(tx, job, now=now)
     return len(orphans)
@@ -317,7 +348,7 @@ def _end(
     if ended.webhook is not None and ended.kind is Kind.RENDER:
         deliveries.announce_job(tx, ended, now=now)
     if ended.batch_id is not None:
-        batches.note_end(tx, ended.batch_id, failed=state is State.FAILED, now=now)
+        batches.note_end(tx, ended, now=now)
     return True
 
 
@@ -342,13 +373,6 @@ def _held(job: Job) -> sa.ColumnElement[bool]:
 
 def _row(job: Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in Job.__dataclass_fields__}
-
-
-def _job(row: Any) -> Job:
-    values = dict(row)
-    values["state"] = State(values["state"])
-    values["kind"] = Kind(values["kind"])
-    return Job(**values)
 
 
 def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:

@@ -135,10 +135,15 @@ class SpecReader:
             retries=options.retries,
             timeout=float(options.timeout),
             label=options.label,
-            metadata=_packed_metadata(options.metadata),
+            metadata=packed(options.metadata),
             webhook=options.webhook,
             **context,
         )
+
+    def check_outputs(self, outputs: list[OutputBody]) -> None:
+        """Raise InvalidRequest or TargetRefused where no original could have these outputs."""
+        text = json.dumps([output.model_dump(exclude_unset=True) for output in outputs])
+        self._expand_cached(text, "")
 
     def _expand_text(self, outputs: str, merged: str) -> str:
         bodies = [OutputBody(**output) for output in json.loads(outputs)]
@@ -190,7 +195,7 @@ class SpecReader:
             else:
                 given = {n: v for n, v in body.transform.items() if n not in ("tile", PARAMETER)}
                 Transform.from_mapping(given)  # strict: names and kinds of values
-                pairs = [(n, _text(v)) for n, v in body.transform.items() if v is not None]
+                pairs = [(n, as_text(v)) for n, v in body.transform.items() if v is not None]
             if body.preset is not None:
                 pairs.append((PARAMETER, body.preset))
             return self._presets.resolve(pairs)
@@ -278,7 +283,8 @@ def _named(error: InvalidOption, where: str) -> InvalidRequest:
     return InvalidRequest(f"{where}: {error.detail}", param=f"{where}.{error.param}")
 
 
-def _packed_metadata(metadata: Mapping[str, Any] | None) -> str | None:
+def packed(metadata: Mapping[str, Any] | None) -> str | None:
+    """Metadata as the ledger keeps it. Raises InvalidRequest where there is too much."""
     if metadata is None:
         return None
     text = json.dumps(metadata, ensure_ascii=False)
@@ -300,11 +306,12 @@ def _path(location: tuple[int | str, ...]) -> str:
     return shown
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A parameter's value of JSON as a query string has it."""
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, list):
-        return ",".join(_text(part) for part in value)
+        return ",".join(as_text(part) for part in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
