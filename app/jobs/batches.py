@@ -64,7 +64,7 @@ def find(tx: Connection, batch_id: str) -> Batch:
     row = tx.execute(sa.select(batches).where(batches.c.id == batch_id)).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no batch {batch_id[:64]!r}")
-    return _batch(row)
+    return Batch.from_row(row)
 
 
 def find_page(tx: Connection, *, limit: int, before: str | None = None) -> list[Batch]:
@@ -72,7 +72,7 @@ def find_page(tx: Connection, *, limit: int, before: str | None = None) -> list[
     query = sa.select(batches).order_by(batches.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(batches.c.id < before)
-    return [_batch(row) for row in tx.execute(query).mappings()]
+    return [Batch.from_row(row) for row in tx.execute(query).mappings()]
 
 
 def counts(tx: Connection, batch_id: str) -> dict[str, int]:
@@ -272,9 +272,3 @@ def draft_of_fill(batch: Batch) -> Draft:
         batch_id=batch.id,
         label=batch.label,
     )
-
-
-def _batch(row: Any) -> Batch:
-    values = dict(row)
-    values["state"] = BatchState(values["state"])
-    return Batch(**values)

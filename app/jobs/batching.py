@@ -26,8 +26,9 @@ from app.jobs.estimates import Estimator
 from app.jobs.intake import Intake
 from app.jobs.lines import LineReader, numbered
 from app.jobs.origins import Origins
+from app.jobs.progress import Progress, find_progress, find_results
 from app.jobs.queues import JobQueue
-from app.jobs.records import Batch, BatchState, Draft, State
+from app.jobs.records import Batch, BatchState, Draft, Job, State
 from app.jobs.schema import jobs
 
 T = TypeVar("T")
@@ -137,6 +138,26 @@ class Batches:
         return await self._database.read(
             lambda tx: batches.find_page(tx, limit=limit, before=before)
         )
+
+    async def progress(self, batch: Batch) -> Progress:
+        """How a batch comes along."""
+        return await self._database.read(lambda tx: find_progress(tx, batch, now=time.time()))
+
+    async def results(
+        self, batch_id: str, *, state: State | None = None
+    ) -> AsyncIterator[list[Job]]:
+        """The jobs of a batch in the order in which they were accepted, page by page."""
+        after = ""
+        while True:
+
+            def find(tx: Connection, after: str = after) -> list[Job]:
+                return find_results(tx, batch_id, after=after, limit=_PAGE, state=state)
+
+            found = await self._database.read(find)
+            yield found
+            if len(found) < _PAGE:
+                return
+            after = found[-1].id
 
     async def cancel(self, batch_id: str) -> Batch:
         """Cancel a batch, and all of its jobs that have not ended.

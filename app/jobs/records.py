@@ -214,6 +214,13 @@ class Batch:
     report_due: bool
     error: str | None
 
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Batch:
+        """The batch of a row of the ledger."""
+        values = dict(row)
+        values["state"] = BatchState(values["state"])
+        return cls(**values)
+
     def as_json(self) -> dict[str, Any]:
         """What a client is told, but for the counts."""
         shown = {

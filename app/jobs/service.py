@@ -36,11 +36,20 @@ class Jobs:
     """Accepts jobs and tells of them."""
 
     def __init__(
-        self, database: Database, queue: JobQueue, reader: SpecReader, worker: Worker | None
+        self,
+        database: Database,
+        queue: JobQueue,
+        reader: SpecReader,
+        worker: Worker | None,
+        *,
+        batches: Batches,
+        follower: Follower,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.batches = batches
+        self.follower = follower
         self._worker = worker
 
     async def submit(
