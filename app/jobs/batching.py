@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -145,7 +145,7 @@ class Batches:
 
     async def results(
         self, batch_id: str, *, state: State | None = None
-    ) -> AsyncIterator[list[Job]]:
+    ) -> AsyncGenerator[list[Job], None]:
         """The jobs of a batch in the order in which they were accepted, page by page."""
         after = ""
         while True:

@@ -22,7 +22,7 @@ _SLICE: Final = 32
 
 
 class JobsOfBatch:
-    """Reads entries of one batch into drafts of jobs. `shared` is what all have that is not said."""
+    """Reads entries of one batch into jobs. `shared` is what those have that do not say."""
 
     def __init__(
         self, reader: SpecReader, shared: Mapping[str, Any], *, batch_id: str, now: float

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
+from app.errors import Overloaded
 from app.jobs import batches, ledger
 from app.jobs.database import Connection, Database
 from app.jobs.progress import Progress, find_progress
@@ -30,6 +31,8 @@ _PAUSES: Final = (0.3, 1.0)
 _BETWEEN: Final = 1.0
 """Seconds between two tellings of the counts."""
 _PAGE: Final = 200
+_MOST: Final = 200
+"""Clients that follow at once: each looks into the ledger once a second."""
 _LAG: Final = 0.5
 """Seconds after which an end has its place for sure: clocks of several machines differ a little."""
 _LONGEST_LAG: Final = 60.0
@@ -39,7 +42,7 @@ _END: Final = "end"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a follower is: behind the end of this time and job. `end` is behind all of that time."""
+    """Where a follower is: behind the end of this time and job, or behind all of that time."""
 
     finished_at: float = 0.0
     job_id: str = ""
@@ -81,10 +84,21 @@ class Follower:
     def __init__(self, database: Database, stop: asyncio.Event) -> None:
         self._database = database
         self._stop = stop
+        self._following = 0
+
+    def enter(self) -> None:
+        """Take one of the places for those who follow. Raises Overloaded where there is none."""
+        if self._following >= _MOST:
+            raise Overloaded(f"{_MOST} clients follow jobs already", retry_after=10)
+        self._following += 1
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._following -= 1
 
     async def follow_batch(
         self, batch_id: str, *, after: Place, ends: bool
-    ) -> AsyncIterator[Told]:
+    ) -> AsyncGenerator[Told, None]:
         """Tell what happens to a batch: the ends of its jobs if wanted, and its counts."""
         said = time.monotonic()
         counted, counts = 0.0, None
@@ -117,7 +131,7 @@ class Follower:
                 await self._rest(pause)
                 pause = min(pause * 1.3, _PAUSES[1])
 
-    async def follow_job(self, job_id: str, *, after: Place) -> AsyncIterator[Told]:
+    async def follow_job(self, job_id: str, *, after: Place) -> AsyncGenerator[Told, None]:
         """Tell what happens to one job."""
         said = time.monotonic()
         pause, known = _PAUSES[0], None

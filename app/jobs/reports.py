@@ -63,9 +63,7 @@ class Reporter:
         )
         return []
 
-    async def _parts(
-        self, batch_id: str, state: State | None
-    ) -> AsyncIterator[tuple[bytes, int]]:
+    async def _parts(self, batch_id: str, state: State | None) -> AsyncIterator[tuple[bytes, int]]:
         """The report in parts, with the lines of each: at least one, which may be empty."""
         part, count = bytearray(), 0
         after, first = "", True
