@@ -14,7 +14,9 @@ from app.jobs.documents import read_document
 from app.jobs.lines import LineReader
 from app.jobs.manifests import csv_lines, read_record
 
-PIECES = st.lists(st.sampled_from([b"a", b"bc" * 9, b"\n", b"\r\n", b"\r", b'"', b","]), max_size=60)
+PIECES = st.lists(
+    st.sampled_from([b"a", b"bc" * 9, b"\n", b"\r\n", b"\r", b'"', b","]), max_size=60
+)
 CELLS = st.text(st.sampled_from('ab",\r\n é'), max_size=6)
 ROWS = st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=8)
 
