@@ -45,10 +45,10 @@ class Filler:
             page = await self._origins.read_page(
                 plan, read, cursor=batch.cursor, since=batch.created_at
             )
-            batch = await self._write(batch, page)
+            batch = await self._write(batch, page, job)
         return []
 
-    async def _write(self, batch: Batch, page: Page) -> Batch:
+    async def _write(self, batch: Batch, page: Page, job: Job) -> Batch:
         def write(tx: Connection) -> Batch:
             now = time.time()
             if batches.note_progress(
@@ -61,6 +61,8 @@ class Filler:
                 cursor=page.cursor,
             ):
                 self._queue.submit(tx, ledger.insert(tx, page.drafts, now=now))
+                # It comes along: only attempts that do not are counted.
+                ledger.allow_retries(tx, job.id, job.failures + 1 + batches.FILL_RETRIES)
                 if page.cursor is None:
                     return batches.note_filled(tx, batch.id, now=now)
             return batches.find(tx, batch.id)

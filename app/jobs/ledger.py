@@ -335,6 +335,11 @@ def reap(tx: Connection, *, now: float) -> int:
     return len(orphans)
 
 
+def allow_retries(tx: Connection, job_id: str, retries: int) -> None:
+    """Have a job tried again as often as this, from its next attempt on."""
+    tx.execute(jobs.update().where(jobs.c.id == job_id).values(retries=retries))
+
+
 def note_digest(tx: Connection, job: Job, digest: str) -> bool:
     """Note of which version of its original a suspect job is. True where that is in quarantine."""
     tx.execute(jobs.update().where(jobs.c.id == job.id).values(digest=digest))
