@@ -137,8 +137,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=256,
-        description="Jobs in hand at once, those that fetch and write included; 0 means four for "
-        "each render.",
+        description="Jobs in hand at once, those that fetch and write included; 0 means eight "
+        "for each render.",
     )
     job_lease: Seconds = Field(
         10.0,

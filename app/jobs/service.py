@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
-_IN_FLIGHT: Final = 4
+_IN_FLIGHT: Final = 8
 """Jobs in hand for each render: while one renders, others fetch and write."""
 _PATIENCE: Final = (0.02, 0.5)
 """Seconds between looks at a job that is waited for: at first, and at last."""
