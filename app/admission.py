@@ -68,7 +68,10 @@ class Ticket:
 
 
 class Admission:
-    """A queue before `processors` slots and `memory` bytes, with a budget in seconds per lane."""
+    """A queue before `processors` slots and `memory` bytes, with a budget in seconds per lane.
+
+    Jobs leave `kept_from_jobs` processors to others; one of them always finds one.
+    """
 
     def __init__(
         self,
@@ -76,11 +79,13 @@ class Admission:
         processors: int,
         memory: int,
         budgets: Mapping[Lane, float],
+        kept_from_jobs: int = 1,
         on_wait: Callable[[Lane, float], None],
     ) -> None:
         self._processors = processors
         self._memory = memory
         self._budgets = budgets
+        self._kept_from_jobs = kept_from_jobs
         self._on_wait = on_wait
         self._running: set[Ticket] = set()
         self._queue: list[_Waiting] = []
@@ -162,8 +167,8 @@ class Admission:
         busy = len(self._running) + self._reserved
         if busy >= self._processors:
             return False
-        if lane is Lane.JOBS and busy and busy >= self._processors - 1:
-            return False  # the last processor is kept for whoever waits for an answer
+        if lane is Lane.JOBS and busy and busy >= self._processors - self._kept_from_jobs:
+            return False  # the rest is kept for whoever waits for an answer
         held = sum(ticket.memory for ticket in self._running) + self._reserved_memory
         return not busy or held + memory <= self._memory
 

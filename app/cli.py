@@ -66,15 +66,35 @@ def _settings(**overrides: Any) -> Settings:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    worker: Annotated[bool | None, typer.Option(help="Run jobs too, behind requests.")] = None,
 ) -> None:
     """Run the service."""
     with _failing_plainly():
-        settings = _settings(host=host, port=port)
+        settings = _settings(host=host, port=port, run_jobs=worker)
         from app.server import serve as run
         from app.telemetry import configure_logs
 
         configure_logs(settings)
         print(f"pixelmill {__version__} on http://{settings.host}:{settings.port}", file=sys.stderr)
+        run(settings)
+
+
+@cli.command()
+def work(
+    concurrency: Annotated[
+        int | None, typer.Option(help="Jobs in hand at once; 0: four for each render.")
+    ] = None,
+) -> None:
+    """Run jobs, and nothing else, until told to stop."""
+    with _failing_plainly():
+        settings = _settings(job_concurrency=concurrency)
+        if settings.database == "off":
+            raise ValueError("there are no jobs: PIXELMILL_DATABASE is off")
+        from app.server import work as run
+        from app.telemetry import configure_logs
+
+        configure_logs(settings)
+        print(f"pixelmill {__version__} works", file=sys.stderr)
         run(settings)
 
 

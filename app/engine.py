@@ -31,40 +31,40 @@ class Engine:
         self,
         *,
         processors: int,
-        timeout: float,
         on_busy: Callable[[float], None],
     ) -> None:
-        self._timeout = timeout
         self._on_busy = on_busy
         self._threads = ThreadPoolExecutor(processors, thread_name_prefix="render")
         sys.setswitchinterval(_SWITCH_INTERVAL)
 
-    async def run(self, work: Callable[[Stop], T], ticket: Ticket) -> T:
+    async def run(self, work: Callable[[Stop], T], ticket: Ticket, *, timeout: float) -> T:  # noqa: ASYNC109 - a thread must be told to stop
         """Work with a processor that has been granted, and give it back when the thread ends.
 
-        Raises RenderTimeout, and what the work raises.
+        `timeout` is in seconds. Raises RenderTimeout, and what the work raises.
         """
         stop = Stop()
         future = asyncio.get_running_loop().run_in_executor(self._threads, work, stop)
         began = time.monotonic()
-        future.add_done_callback(lambda done: self._finish(done, ticket, began))
+        future.add_done_callback(lambda done: self._finish(done, ticket, began, timeout))
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(timeout):
                 return await asyncio.shield(future)
         except TimeoutError:
             stop.request()
-            raise RenderTimeout(f"The render took more than {self._timeout:g} s") from None
+            raise RenderTimeout(f"The render took more than {timeout:g} s") from None
         except asyncio.CancelledError:
             stop.request()
             raise
 
-    def _finish(self, future: asyncio.Future[Any], ticket: Ticket, began: float) -> None:
+    def _finish(
+        self, future: asyncio.Future[Any], ticket: Ticket, began: float, timeout: float
+    ) -> None:
         error = None if future.cancelled() else future.exception()
         took = time.monotonic() - began
         self._on_busy(took)
         # One that overran its time teaches the estimate as well: else its kind would stay cheap.
         finished = not future.cancelled() and error is None
-        ticket.release(learn=finished or took >= self._timeout)
+        ticket.release(learn=finished or took >= timeout)
 
     def close(self) -> None:
         """Let threads end. Does not wait for a decoder that hangs."""

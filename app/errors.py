@@ -14,7 +14,18 @@
     ├── Unauthorised           401  a bearer token is needed
     ├── Overloaded             503  the queue is longer than this class of request waits
     ├── UploadTimeout          408  the client did not send the body in time
-    └── RenderTimeout          504  the render took longer than it may
+    ├── RenderTimeout          504  the render took longer than it may
+    ├── ScopeMissing           403  the token is known, but not for this
+    ├── RecordMissing          404  no such job, batch, schedule, rule or delivery
+    ├── RecordConflict         409  its state does not allow what is asked
+    ├── IdempotencyInFlight    409  a request with this key is under way
+    ├── IdempotencyMismatch    422  the key has been used for another request
+    ├── LedgerUnavailable      503  the database of jobs does not answer
+    ├── TargetRefused          403  results may not be written there
+    ├── TargetFailed           502  the target did not take the result
+    ├── JobExpired             410  the job did not begin before it expired
+    ├── JobTimeout             504  the job took longer than it may
+    └── JobPoisoned            422  the job has ended its workers too often
 
 Errors of `transforms` join by `problem_of`. A `code` is stable: clients may rely on it.
 """
@@ -142,6 +153,72 @@ class RenderTimeout(ServiceError):
     """The render took longer than it may."""
 
     status, code, title = 504, "render_timeout", "The render took too long"
+
+
+class ScopeMissing(ServiceError):
+    """The token is known, but not for this."""
+
+    status, code, title = 403, "scope_missing", "The token does not allow this"
+
+
+class RecordMissing(ServiceError):
+    """There is no such job, batch, schedule, rule or delivery."""
+
+    status, code, title = 404, "record_missing", "No such record"
+
+
+class RecordConflict(ServiceError):
+    """The state that it is in does not allow what is asked."""
+
+    status, code, title = 409, "record_conflict", "Its state does not allow this"
+
+
+class IdempotencyInFlight(ServiceError):
+    """A request with this key is under way."""
+
+    status, code, title = 409, "idempotency_in_flight", "A request with this key is under way"
+
+
+class IdempotencyMismatch(ServiceError):
+    """The key has been used for another request."""
+
+    status, code, title = 422, "idempotency_mismatch", "The key has been used for another request"
+
+
+class LedgerUnavailable(ServiceError):
+    """The database of jobs does not answer."""
+
+    status, code, title = 503, "ledger_unavailable", "Jobs are not available"
+
+
+class TargetRefused(ServiceError):
+    """Results may not be written there."""
+
+    status, code, title = 403, "target_refused", "This target is not allowed"
+
+
+class TargetFailed(ServiceError):
+    """The target did not take the result."""
+
+    status, code, title = 502, "target_failed", "The target failed"
+
+
+class JobExpired(ServiceError):
+    """The job did not begin before it expired."""
+
+    status, code, title = 410, "job_expired", "The job has expired"
+
+
+class JobTimeout(ServiceError):
+    """The job took longer than it may."""
+
+    status, code, title = 504, "job_timeout", "The job took too long"
+
+
+class JobPoisoned(ServiceError):
+    """The job has ended its workers too often."""
+
+    status, code, title = 422, "poison", "The job ends its workers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Application:
 
     def drain(self) -> None:
         """Turn readiness, and have clients close their connections."""
-        self.api.state.service.draining = True
+        self.api.state.service.drain()
         self.envelope.closing = True
         self.hit_path.close()  # its answers do not say that the connection closes
 

@@ -8,7 +8,7 @@
     6  look       its header; what is too large is refused before a processor is taken
     7  enter      admission: is the estimated wait within this lane's budget?
     8  run        in a thread, with a deadline that stops libvips
-    9  keep       in memory now, in the stored tier behind the answer
+    9  keep       in memory now, in the stored tier behind the answer, of jobs before it
 
 GET, POST, jobs and the command line all come through here. A processor is held in step 8 and
 nowhere else: neither a slow origin nor a slow client can hold one. Several results of one original
@@ -133,11 +133,16 @@ class Renderer:
         (answer,) = await self.answer_all([keyed], lane=lane)
         return answer
 
-    async def answer_all(self, keyeds: Sequence[Keyed], *, lane: Lane) -> list[Answer]:
-        """Steps 3 to 9 for several results of one original, which is fetched and decoded once."""
+    async def answer_all(
+        self, keyeds: Sequence[Keyed], *, lane: Lane, seconds: float | None = None
+    ) -> list[Answer]:
+        """Steps 3 to 9 for several results of one original, which is fetched and decoded once.
+
+        `seconds` bounds the render where that is not what bounds every one.
+        """
         for attempt in range(1, _TRIES + 1):
             try:
-                return await self._answer_all(keyeds, lane)
+                return await self._answer_all(keyeds, lane, seconds or self._max_seconds)
             except OriginalChanged:
                 for keyed in keyeds:
                     for ref in keyed.refs:
@@ -151,7 +156,8 @@ class Renderer:
         """Render bytes that came with the request. Nothing of them is stored."""
         version = hashlib.sha256(data).hexdigest()
         identity = Identity(ref=Ref(UPLOAD, version), version=version, size=len(data), body=data)
-        (answer,) = await self._answer_all([await self._key(identity, transform)], lane)
+        keyed = await self._key(identity, transform)
+        (answer,) = await self._answer_all([keyed], lane, self._max_seconds)
         return answer
 
     async def explain(self, keyed: Keyed) -> Work:
@@ -196,7 +202,9 @@ class Renderer:
         key = key_of(transform, identity, *others, *marks)
         return Keyed(identity=identity, transform=transform, key=key, others=others, marks=marks)
 
-    async def _answer_all(self, keyeds: Sequence[Keyed], lane: Lane) -> list[Answer]:
+    async def _answer_all(
+        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float
+    ) -> list[Answer]:
         found: dict[str, Answer] = {}
         for keyed in keyeds:
             if answer := await self._find(keyed):
@@ -208,11 +216,11 @@ class Renderer:
         for missing in by_page.values():
             began = time.perf_counter()
             made, shared = await self._rendering.join(
-                tuple(missing), partial(self._render, list(missing.values()), lane)
+                tuple(missing), partial(self._render, list(missing.values()), lane, seconds)
             )
             timings = Timings()
-            for stage, seconds in shared.items():
-                timings.add(stage, seconds)
+            for stage, taken in shared.items():
+                timings.add(stage, taken)
             timings.add("total", time.perf_counter() - began)
             for rendered in made:
                 answer = Answer(rendered=rendered, tier="render", timings=timings)
@@ -238,27 +246,29 @@ class Renderer:
         self._metrics.results.labels(answer.tier).inc()
         return answer
 
-    async def _render(self, keyeds: Sequence[Keyed], lane: Lane) -> tuple[list[Rendered], Timings]:
+    async def _render(
+        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float
+    ) -> tuple[list[Rendered], Timings]:
         timings = Timings()
         for keyed in keyeds:
             self._to_keep[keyed.key] = keyed.refs
         try:
-            made = await self._render_measured(keyeds, lane, timings)
+            made = await self._render_measured(keyeds, lane, seconds, timings)
         except Exception as error:
             problem = problem_of(error)
             self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
             kept = {k.key for k in keyeds if self._to_keep.pop(k.key, None) is not None}
-            for stage, seconds in timings.items():
-                self._metrics.stage_seconds.labels(stage).observe(seconds)
+            for stage, taken in timings.items():
+                self._metrics.stage_seconds.labels(stage).observe(taken)
         for keyed, rendered in zip(keyeds, made, strict=True):
             if keyed.key in kept:
-                self._keep(rendered, keyed.fm)
+                await self._keep(rendered, keyed.fm, lane)
         return made, timings
 
     async def _render_measured(
-        self, keyeds: Sequence[Keyed], lane: Lane, timings: Timings
+        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, timings: Timings
     ) -> list[Rendered]:
         # Where the queue is full already, nothing is downloaded in vain.
         self._admission.check(lane)
@@ -278,6 +288,7 @@ class Renderer:
             transforms,
             lane,
             timings,
+            seconds=seconds,
             merged=merged,
             marks=marks,
         )
@@ -295,6 +306,7 @@ class Renderer:
         lane: Lane,
         timings: Timings,
         *,
+        seconds: float | None = None,
         merged: Sequence[Sequence[bytes]] | None = None,
         marks: Sequence[Mapping[str, Image]] | None = None,
     ) -> tuple[T, list[Work]]:
@@ -326,7 +338,8 @@ class Renderer:
             with timings.measure("look"):
                 works = await asyncio.to_thread(prepare)
             cost = estimate_all(works)
-            self._check_cost(cost, transforms[0])
+            seconds = seconds or self._max_seconds
+            self._check_cost(cost, transforms[0], seconds)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -336,7 +349,8 @@ class Renderer:
                 except BaseException:
                     ticket.release(learn=False)
                     raise
-            return await self._engine.run(partial(make, data, works), ticket), works
+            made = await self._engine.run(partial(make, data, works), ticket, timeout=seconds)
+            return made, works
 
     def _open_foreign(
         self, name: str, data: bytes, *, page: int
@@ -368,17 +382,22 @@ class Renderer:
                 param="merge",
             )
 
-    def _check_cost(self, cost: Cost, transform: Transform) -> None:
+    def _check_cost(self, cost: Cost, transform: Transform, seconds: float) -> None:
         """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
-        if cost.seconds > self._max_seconds:
+        if cost.seconds > seconds:
             param = "effort" if transform.effort > _USUAL_EFFORT else "w"
             raise InvalidOption(
                 param,
-                f"this would take about {cost.seconds:.0f} s, and at most {self._max_seconds:g} s "
+                f"this would take about {cost.seconds:.0f} s, and at most {seconds:g} s "
                 f"are spent on a render: ask for less effort, a smaller picture or another fm",
             )
 
-    def _keep(self, rendered: Rendered, fm: str) -> None:
+    async def _keep(self, rendered: Rendered, fm: str, lane: Lane) -> None:
+        if lane is Lane.JOBS:
+            # A job has ended when its result is there for all replicas; in this one's memory it
+            # would only be in the way of what is asked for.
+            await self._stored_tier.put(rendered, fm)
+            return
         self._memory_tier.put(rendered)
         if rendered.ref.kind != UPLOAD:
             self._stored_tier.put_later(rendered, fm)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -72,19 +73,30 @@ class StoredTier:
             self._on_write("dropped")
             return
         self._pending += size
-        task = asyncio.create_task(self._put(self._store, rendered, fm))
+        task = asyncio.create_task(self._put_behind(rendered, fm))
         self._tasks[task] = rendered.ref
         task.add_done_callback(self._tasks.pop)
 
-    async def _put(self, store: ObjectStore, rendered: Rendered, fm: str) -> None:
+    async def put(self, rendered: Rendered, fm: str) -> None:
+        """Write a result now. Raises what `ObjectStore.write` does."""
+        if self._store is None:
+            return
         path = result_key(rendered.ref, rendered.key, fm)
         try:
             async with self._writers:
-                await store.write(path, rendered.data, content_type=rendered.format.media_type)
-            self._on_write("stored")
+                await self._store.write(
+                    path, rendered.data, content_type=rendered.format.media_type
+                )
         except ServiceError as error:
             self._on_write("failed")
             log.warning("result_not_stored", path=path, error=error.detail)
+            raise
+        self._on_write("stored")
+
+    async def _put_behind(self, rendered: Rendered, fm: str) -> None:
+        try:
+            with suppress(ServiceError):  # it has been logged, and can be made again
+                await self.put(rendered, fm)
         finally:
             self._pending -= len(rendered.data)
 

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from app.main import create_app
+from app.service import open_service
 from app.settings import Settings
 
 _M_ARENA_MAX: Final = -8  # malloc.h
@@ -82,3 +83,25 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
     )
     DrainingServer(config, delay=settings.drain_delay, on_drain=app.drain).run()
+
+
+def work(settings: Settings) -> None:
+    """Run one process that runs jobs until SIGTERM or SIGINT; a second one ends it at once."""
+    _bound_arenas()
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def drain(sig: signal.Signals) -> None:
+        log.info("draining", seconds=settings.drain_timeout)
+        stop.set()
+        loop.remove_signal_handler(sig)
+
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, drain, sig)
+    async with open_service(settings, role="work"):
+        log.info("working")
+        await stop.wait()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from app.access import Access
 from app.admission import Admission, Lane
@@ -16,6 +16,7 @@ from app.children import Children
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
+from app.jobs.service import Jobs, open_jobs
 from app.originals import Originals
 from app.presets import Presets, load_presets
 from app.render import Renderer
@@ -50,12 +51,21 @@ class Service:
     stored_tier: StoredTier
     admission: Admission
     uploads: Downloads
+    jobs: Jobs | None
+    """None where there is no database of jobs."""
+    stop_jobs: asyncio.Event
+    """Set when this process takes up no more jobs."""
     draining: bool = field(default=False)
 
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here."""
         return not self.draining
+
+    def drain(self) -> None:
+        """Turn readiness, and take up no more jobs."""
+        self.draining = True
+        self.stop_jobs.set()
 
 
 def open_store(place: Place, settings: Settings) -> ObjectStore | None:
@@ -81,9 +91,15 @@ def open_store(place: Place, settings: Settings) -> ObjectStore | None:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, resolver: Resolver = resolve
+    settings: Settings,
+    *,
+    resolver: Resolver = resolve,
+    role: Literal["serve", "work"] = "serve",
 ) -> AsyncIterator[Service]:
-    """Build the parts; close them when the block ends."""
+    """Build the parts; close them when the block ends.
+
+    Whoever serves keeps a processor free of jobs; whoever works has nothing else to do.
+    """
     metrics = Metrics()
     originals = open_store(parse_place(settings.originals), settings)
     if originals is None:
@@ -132,13 +148,13 @@ async def open_service(
             Lane.API: settings.queue_api,
             Lane.JOBS: float("inf"),
         },
+        kept_from_jobs=1 if role == "serve" else 0,
         on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
             seconds
         ),
     )
     engine = Engine(
         processors=settings.processors,
-        timeout=settings.render_timeout,
         on_busy=metrics.busy_seconds.inc,
     )
     children = None
@@ -165,10 +181,34 @@ async def open_service(
         max_seconds=settings.render_timeout,
         metrics=metrics,
     )
-    try:
+    presets = load_presets(Path(settings.presets)) if settings.presets else Presets()
+    stop_jobs = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        for store in (originals, results):
+            if store is not None:
+                stack.push_async_callback(store.close)
+        stack.push_async_callback(web_source.close)
+        stack.callback(engine.close)
+        if children is not None:
+            stack.push_async_callback(children.close)
+        stack.push_async_callback(stored_tier.close)
+        jobs = None
+        if settings.database != "off":
+            jobs = await stack.enter_async_context(
+                open_jobs(
+                    settings,
+                    presets=presets,
+                    originals=originals,
+                    renderer=renderer,
+                    metrics=metrics,
+                    open_bucket=lambda name: _open_bucket(name, settings),
+                    run=role == "work" or settings.run_jobs,
+                    stop=stop_jobs,
+                )
+            )
         yield Service(
             settings=settings,
-            presets=load_presets(Path(settings.presets)) if settings.presets else Presets(),
+            presets=presets,
             metrics=metrics,
             access=Access(settings),
             originals=originals,
@@ -178,16 +218,15 @@ async def open_service(
             stored_tier=stored_tier,
             admission=admission,
             uploads=downloads[_UPLOADS],
+            jobs=jobs,
+            stop_jobs=stop_jobs,
         )
-    finally:
-        await stored_tier.close()
-        if children is not None:
-            await children.close()
-        engine.close()
-        await web_source.close()
-        for store in (originals, results):
-            if store is not None:
-                await store.close()
+
+
+def _open_bucket(name: str, settings: Settings) -> ObjectStore:
+    store = open_store(Place("s3", name), settings)
+    assert store is not None  # noqa: S101 - only `off` has none
+    return store
 
 
 async def probe_stores(settings: Settings) -> dict[str, str]:

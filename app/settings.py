@@ -120,6 +120,36 @@ class Settings(BaseSettings):
         description="Bearer tokens for uploads, deletions and POST /transform. Without one, these "
         "answer on loopback alone.",
     )
+    database: str = Field(
+        "sqlite:///./data/pixelmill.db",
+        description="Where jobs are written down: `sqlite:///FILE` on one machine, "
+        "`postgresql://USER:PASSWORD@HOST/DATABASE` for many, or `off`: no jobs.",
+    )
+    run_jobs: bool = Field(
+        default=True,
+        description="Run jobs in `pixelmill serve` too, behind its requests. Off where `pixelmill "
+        "work` does.",
+    )
+    job_concurrency: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Jobs in hand at once, those that fetch and write included; 0 means four for "
+        "each render.",
+    )
+    job_lease: Seconds = Field(
+        10.0,
+        ge=2,
+        description="Time after which the jobs of a worker that no longer answers go to another.",
+    )
+    job_retention: Seconds = Field(
+        7 * 86_400.0, description="How long jobs and batches are shown after their end."
+    )
+    targets: Words = Field(
+        (),
+        description="Where results of jobs may be written besides the store of originals, as "
+        "globs: `s3://BUCKET/*`, `https://HOST/*`, separated by commas.",
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Renders at once; 0 means one for each usable processor."
     )
@@ -215,6 +245,14 @@ class Settings(BaseSettings):
     @classmethod
     def _check_place(cls, value: str) -> str:
         parse_place(value)
+        return value
+
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        if value != "off" and not re.match(r"sqlite:///.|postgres(ql)?://.", value):
+            # What it was is not told: it may hold a password.
+            raise ValueError("must be sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or off")
         return value
 
     @field_validator("originals")

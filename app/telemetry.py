@@ -123,6 +123,12 @@ class Metrics:
         self.queued = Gauge(
             "pixelmill_renders_queued", "Renders that wait for a processor.", registry=registry
         )
+        self.attempts = Counter(
+            "pixelmill_job_attempts_total",
+            "Attempts at jobs that have ended, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
         self.downloads = Counter(
             "pixelmill_downloads_total",
             "Originals asked for, by kind of source and outcome.",

@@ -41,7 +41,7 @@ class Served:
 @contextmanager
 def serving(*, resolver: Resolver = resolve, **options: Any) -> Iterator[Served]:
     """Run a service with these settings until the block ends."""
-    settings = Settings(_env_file=None, **{"log_level": "error", **options})
+    settings = Settings(_env_file=None, **{"log_level": "error", "database": "off", **options})
     app = create_app(settings, resolver=resolver)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5, lifespan="on"

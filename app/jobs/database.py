@@ -1,0 +1,212 @@
+"""The database of the ledger: SQLite in a file, or PostgreSQL.
+
+Work is a function of a connection. It runs in a thread and within one transaction: what it returns
+holds once that is committed. Writes of SQLite have one thread, in which those that wait are
+committed together: each is undone by itself where it fails, and all share one flush to the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from app.errors import LedgerUnavailable
+
+T = TypeVar("T")
+Connection = sa.Connection
+Work = Callable[[Connection], T]
+
+_GROUP: Final = 64
+"""Writes that are committed together at most."""
+_READERS: Final = 4
+_WRITERS: Final = 8
+_BUSY_SECONDS: Final = 30
+_CONNECT_SECONDS: Final = 5
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    # What was accepted is on the disk before it is answered.
+    "PRAGMA synchronous = FULL",
+    f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}",
+    "PRAGMA cache_size = -16000",
+)
+
+
+class Database:
+    """Runs work in transactions. One for each process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = normal_url(url)
+        self.embedded = self.url.startswith("sqlite")
+        """Whether this is SQLite: one machine, no server."""
+        if self.embedded:
+            path = self.url.removeprefix("sqlite:///")
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = _make_engine(self.url, embedded=self.embedded)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-read")
+        self._writers = ThreadPoolExecutor(
+            1 if self.embedded else _WRITERS, thread_name_prefix="ledger-write"
+        )
+        self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
+        self._lock = threading.Lock()
+
+    async def write(self, work: Work[T]) -> T:
+        """Run work in a transaction that writes. Raises LedgerUnavailable, and what it raises."""
+        return await asyncio.wrap_future(self._begin_write(work))
+
+    def write_now(self, work: Work[T]) -> T:
+        """The same for threads: blocks until it is committed."""
+        return self._begin_write(work).result()
+
+    async def read(self, work: Work[T]) -> T:
+        """Run work that only reads. Raises LedgerUnavailable, and what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, lambda: self._transact(work, "BEGIN")
+        )
+
+    def close(self) -> None:
+        """End the transactions that have begun, and let go of connections."""
+        self._writers.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        self.engine.dispose()
+
+    @contextmanager
+    def exclusively(self) -> Iterator[Connection]:
+        """A transaction that no other process shares: to change the schema."""
+        with _translated(), self.engine.connect() as connection:
+            if self.embedded:
+                connection.exec_driver_sql("BEGIN EXCLUSIVE")
+            else:
+                connection.exec_driver_sql("BEGIN")
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7_305_808_869_231)")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    def _begin_write(self, work: Work[T]) -> Future[T]:
+        if not self.embedded:
+            return self._writers.submit(self._transact, work, "BEGIN")
+        done: Future[T] = Future()
+        with self._lock:
+            self._waiting.append((work, done))
+        self._writers.submit(self._write_group)
+        return done
+
+    def _transact(self, work: Work[T], begin: str) -> T:
+        with _translated(), self.engine.connect() as connection:
+            connection.exec_driver_sql(begin)
+            try:
+                result = work(connection)
+            except BaseException:
+                _roll_back(connection)
+                raise
+            connection.exec_driver_sql("COMMIT")
+            return result
+
+    def _write_group(self) -> None:
+        with self._lock:
+            count = min(_GROUP, len(self._waiting))
+            group = [self._waiting.popleft() for _ in range(count)]
+        group = [(work, done) for work, done in group if done.set_running_or_notify_cancel()]
+        if not group:
+            return
+        try:
+            outcomes = self._transact(
+                lambda tx: [_attempt(tx, work) for work, _ in group], "BEGIN IMMEDIATE"
+            )
+        except Exception as failure:  # noqa: BLE001 - told to everyone who waits
+            for _, done in group:
+                done.set_exception(failure)
+            return
+        for (_, done), (result, error) in zip(group, outcomes, strict=True):
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+
+def upsert(tx: Connection, table: sa.Table, **values: Any) -> None:
+    """Insert a row, or replace what the one with its key has."""
+    make: Any = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
+    keys = [column.name for column in table.primary_key]
+    changed = {name: value for name, value in values.items() if name not in keys}
+    tx.execute(make(table).values(**values).on_conflict_do_update(keys, set_=changed))
+
+
+def insert_once(tx: Connection, table: sa.Table, **values: Any) -> bool:
+    """Insert a row unless there is one with its key. Whether it has been."""
+    make: Any = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
+    return bool(tx.execute(make(table).values(**values).on_conflict_do_nothing()).rowcount)
+
+
+def normal_url(url: str) -> str:
+    """The URL as SQLAlchemy takes it. Raises ValueError for another kind of database."""
+    for prefix in ("postgresql://", "postgres://"):
+        if url.startswith(prefix):
+            return f"postgresql+psycopg://{url.removeprefix(prefix)}"
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        return url
+    scheme = url.partition(":")[0]
+    raise ValueError(f"must be off, sqlite:///FILE or postgresql://..., got {scheme!r}")
+
+
+def _make_engine(url: str, *, embedded: bool) -> sa.Engine:
+    """Connections that begin and end no transaction of their own accord: `Database` does."""
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    if embedded:
+        options["connect_args"] = {"timeout": _BUSY_SECONDS}
+    else:
+        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+        options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2, "pool_pre_ping": True}
+    engine = sa.create_engine(url, **options)
+    if embedded:
+
+        @sa.event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: Any) -> None:
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+
+    return engine
+
+
+def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | None]:
+    """One of several works of a transaction: where it fails, it alone is undone."""
+    connection.exec_driver_sql("SAVEPOINT work")
+    try:
+        with _translated():
+            result = work(connection)
+    except Exception as error:  # noqa: BLE001 - told to the one who waits for it
+        connection.exec_driver_sql("ROLLBACK TO work")
+        connection.exec_driver_sql("RELEASE work")
+        return None, error
+    connection.exec_driver_sql("RELEASE work")
+    return result, None
+
+
+def _roll_back(connection: Connection) -> None:
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except DBAPIError:
+        connection.invalidate()  # it is gone, and its transaction with it
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise LedgerUnavailable(
+            f"The ledger of jobs does not answer: {type(error.orig).__name__}"
+        ) from error

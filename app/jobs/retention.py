@@ -1,0 +1,35 @@
+"""How long what has ended is kept in the ledger."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from app.jobs import idempotency
+from app.jobs.database import Connection
+from app.jobs.schema import attempts, batches, deliveries, jobs, seen, written
+
+_PAGE: Final = 1000
+"""Jobs that are forgotten in one transaction: others write in between."""
+_WRITTEN_FOR: Final = 30 * 86_400.0
+"""Seconds for which a result among the originals is known to be one."""
+
+
+def sweep(tx: Connection, *, now: float, keep: float) -> bool:
+    """Forget what ended more than `keep` seconds ago. Whether there may be more."""
+    before = now - keep
+    old = sa.select(jobs.c.id).where(jobs.c.finished_at < before).limit(_PAGE)
+    ids = list(tx.execute(old).scalars())
+    for start in range(0, len(ids), 500):
+        chunk = ids[start : start + 500]
+        tx.execute(attempts.delete().where(attempts.c.job_id.in_(chunk)))
+        tx.execute(jobs.delete().where(jobs.c.id.in_(chunk)))
+    # A batch goes when its last job has: until then its counts hold.
+    has_jobs = sa.exists().where(jobs.c.batch_id == batches.c.id)
+    tx.execute(batches.delete().where(batches.c.finished_at < before, ~has_jobs))
+    tx.execute(deliveries.delete().where(deliveries.c.finished_at < before))
+    tx.execute(seen.delete().where(seen.c.until < now))
+    tx.execute(written.delete().where(written.c.at < now - max(keep, _WRITTEN_FOR)))
+    idempotency.sweep(tx, now=now)
+    return len(ids) == _PAGE

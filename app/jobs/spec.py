@@ -1,0 +1,310 @@
+"""What a client posts, read into jobs. Everything that can be wrong is told by name, at once.
+
+An output is one transform, or several: for each of `widths`, for each of `formats`, and for each
+part of a `tile` that names none. All of them are made from one download and one decode.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import InvalidRequest
+from app.jobs import targets
+from app.jobs.records import Draft, Output, source_ref
+from app.presets import PARAMETER, Presets
+from app.settings import Settings
+from app.sources import stored
+from app.stores.base import check_key
+from transforms.errors import InvalidOption
+from transforms.options import BY_SPELLING, MAX_SIDE
+from transforms.transform import Transform
+
+MOST_OUTPUTS: Final = 100
+"""Results of one job."""
+_MOST_MERGED: Final = 25
+_LONGEST_METADATA: Final = 4096
+_LONGEST_DELAY: Final = 30 * 86_400.0
+_REMEMBERED: Final = 256
+_GRID: Final = re.compile(r"(\d{1,3})x(\d{1,3})")
+
+Pairs = list[tuple[str, str]]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+
+
+class Body(BaseModel):
+    """Base of what is posted: unknown names are refused, and no value is guessed at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class OutputBody(Body):
+    """Results that are wanted of an original."""
+
+    transform: dict[str, Any] | str = Field(
+        "", description="Parameters as an object or as a query string; none: the original, upright."
+    )
+    preset: str | None = Field(None, description="A named transform that the parameters vary.")
+    widths: list[Side] | None = Field(
+        None, min_length=1, max_length=50, description="One result for each of these widths."
+    )
+    formats: list[str] | None = Field(
+        None, min_length=1, max_length=6, description="One result in each of these formats."
+    )
+    target: str | None = Field(
+        None,
+        description="Where the result goes: a key among the originals, `s3://bucket/key` or a "
+        "presigned URL; it takes {id} {stem} {w} {h} {ext} {digest} {column} {row}. Without one, "
+        "the result is kept for whoever asks for it by URL.",
+    )
+
+
+Outputs = Annotated[list[OutputBody], Field(min_length=1, max_length=MOST_OUTPUTS)]
+
+
+class Options(Body):
+    """How jobs are run. Times in seconds."""
+
+    priority: int = Field(1, ge=0, le=2, description="0 low, 1 normal, 2 high.")
+    delay: float = Field(0, ge=0, le=_LONGEST_DELAY, description="Seconds before it may begin.")
+    timeout: float = Field(120, ge=1, le=3600, description="Seconds for one attempt.")
+    retries: int = Field(3, ge=0, le=20, description="Attempts after one that failed for a time.")
+    expires: float | None = Field(
+        None, gt=0, le=_LONGEST_DELAY, description="Seconds after which it is no longer begun."
+    )
+    label: Label | None = Field(None, description="A name to list, pause and resume jobs by.")
+    metadata: dict[str, Any] | None = Field(None, description="Yours; it comes back with the job.")
+    webhook: str | None = Field(None, max_length=2048, description="URL that is told of the end.")
+
+
+class JobBody(Options):
+    """One job."""
+
+    source: str | Annotated[list[str], Field(min_length=1, max_length=_MOST_MERGED)] = Field(
+        description="An id or a URL; or a list of ids, which are merged in that order."
+    )
+    outputs: Outputs = Field(description="The results that are wanted.")
+
+
+class SpecReader:
+    """Reads what clients post, with the presets and defaults of one service."""
+
+    def __init__(self, settings: Settings, presets: Presets) -> None:
+        self._settings = settings
+        self._presets = presets
+        self._expand_cached = lru_cache(maxsize=_REMEMBERED)(self._expand_text)
+
+    def read_job(self, body: Any, *, now: float, **context: Any) -> Draft:
+        """One job. `context` are more fields of the draft. Raises InvalidRequest, TargetRefused."""
+        job = validate(JobBody, body)
+        return self.draft(job.source, job.outputs, job, now=now, **context)
+
+    def draft(
+        self,
+        source: str | list[str],
+        outputs: list[OutputBody],
+        options: Options,
+        *,
+        now: float,
+        **context: Any,
+    ) -> Draft:
+        """One job of parts that have been validated. Raises InvalidRequest, TargetRefused."""
+        names = [source] if isinstance(source, str) else source
+        refs = tuple(source_ref(name) for name in names)
+        for number, ref in enumerate(refs):
+            param = "source" if isinstance(source, str) else f"source[{number}]"
+            if ref.kind == stored.KIND:
+                check_key(ref.name, param=param)
+            elif number:
+                raise InvalidRequest(f"{param}: only ids are merged with others", param=param)
+        text = json.dumps([output.model_dump(exclude_unset=True) for output in outputs])
+        return Draft(
+            source=refs,
+            outputs=self._expand_cached(text, "|".join(names[1:])),
+            priority=options.priority,
+            run_after=now + options.delay,
+            expires_at=None if options.expires is None else now + options.expires,
+            retries=options.retries,
+            timeout=float(options.timeout),
+            label=options.label,
+            metadata=_packed_metadata(options.metadata),
+            webhook=options.webhook,
+            **context,
+        )
+
+    def _expand_text(self, outputs: str, merged: str) -> str:
+        bodies = [OutputBody(**output) for output in json.loads(outputs)]
+        expanded: list[Output] = []
+        for number, body in enumerate(bodies):
+            expanded += self._expand(body, merged, where=f"outputs[{number}]")
+            if len(expanded) > MOST_OUTPUTS:
+                raise InvalidRequest(
+                    f"outputs: at most {MOST_OUTPUTS} results of one job", param="outputs"
+                )
+        return json.dumps([output.as_json() for output in dict.fromkeys(expanded)])
+
+    def _expand(self, body: OutputBody, merged: str, *, where: str) -> Iterator[Output]:
+        """The outputs that one stands for, each with its canonical transform."""
+        pairs = self._pairs(body, where=where)
+        if merged:
+            pairs.append(("merge", merged))
+        if body.target is not None:
+            param = f"{where}.target"
+            targets.check_template(body.target, param=param, allowed=self._settings.targets)
+        elif self._settings.results == "off":
+            raise InvalidRequest(
+                f"{where}.target is needed where results are not kept", param=f"{where}.target"
+            )
+        ways = [
+            [[("w", str(width))] for width in body.widths or ()] or [[]],
+            [[("fm", name)] for name in body.formats or ()] or [[]],
+            list(_parts(pairs)) or [[]],
+        ]
+        chosen = list(itertools.product(*ways))
+        if len(chosen) > MOST_OUTPUTS:
+            raise InvalidRequest(f"{where}: at most {MOST_OUTPUTS} results of one job", param=where)
+        single = body.target is not None and targets.kind_of(body.target) is targets.TargetKind.URL
+        if single and len(chosen) > 1:
+            raise InvalidRequest(
+                f"{where}.target: a URL takes one result, not {len(chosen)}",
+                param=f"{where}.target",
+            )
+        for way in chosen:
+            extra = list(itertools.chain.from_iterable(way))
+            yield self._output(_with(pairs, extra, where), body.target, where=where)
+
+    def _pairs(self, body: OutputBody, *, where: str) -> Pairs:
+        """The parameters of an output, its preset resolved."""
+        where = f"{where}.transform"
+        try:
+            if isinstance(body.transform, str):
+                pairs = parse_qsl(body.transform, keep_blank_values=True)
+            else:
+                given = {n: v for n, v in body.transform.items() if n not in ("tile", PARAMETER)}
+                Transform.from_mapping(given)  # strict: names and kinds of values
+                pairs = [(n, _text(v)) for n, v in body.transform.items() if v is not None]
+            if body.preset is not None:
+                pairs.append((PARAMETER, body.preset))
+            return self._presets.resolve(pairs)
+        except InvalidOption as error:
+            raise _named(error, where) from None
+
+    def _output(self, pairs: Pairs, target: str | None, *, where: str) -> Output:
+        try:
+            transform = Transform.from_query(
+                pairs, defaults=self._settings.defaults, unknown="refuse"
+            )
+        except InvalidOption as error:
+            raise _named(error, f"{where}.transform") from None
+        fm = transform.fm or (targets.format_of(target) if target else None)
+        if fm is None:
+            fm = "same" if "none" in transform.auto else "auto"
+        elif fm not in self._settings.formats:
+            param = f"{where}.transform.fm"
+            enabled = ", ".join(self._settings.formats)
+            raise InvalidRequest(f"{param} must be one of {enabled}, got {fm}", param=param)
+        tile = transform.tile
+        return Output(
+            transform=transform.canonical,
+            fm=fm,
+            target=target,
+            tile=None if tile is None else (tile.column, tile.row),
+        )
+
+
+def validate(model: type[Any], body: Any) -> Any:
+    """A body as a model. Raises InvalidRequest that names the first field that is wrong."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object")
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        param = _path(first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        match first["type"]:
+            case "missing":
+                detail = f"{param} is needed"
+            case "extra_forbidden":
+                detail = f"{param} is not a field here"
+            case _:
+                shown = json.dumps(first["input"], default=str)[:100]
+                detail = f"{param}: {message[:1].lower()}{message[1:]}, got {shown}"
+        raise InvalidRequest(detail, param=param) from None
+
+
+def settled(output: Output, settings: Settings) -> Transform:
+    """The transform of an output as it is rendered."""
+    transform = Transform.from_query(output.transform, defaults=settings.defaults)
+    return transform.with_output(output.fm, defaults=settings.defaults)
+
+
+def _parts(pairs: Pairs) -> Iterator[Pairs]:
+    """The parts of a tile that names a grid and no part: from the left, and down."""
+    grid = next((m for n, v in pairs if n == "tile" and (m := _GRID.fullmatch(v))), None)
+    if grid is None:
+        return
+    columns, rows = int(grid[1]), int(grid[2])
+    if not 1 <= columns * rows <= MOST_OUTPUTS:
+        raise InvalidRequest(f"tile: at most {MOST_OUTPUTS} parts of one job", param="tile")
+    for row in range(rows):
+        for column in range(columns):
+            yield [("tile", f"{grid[0]},{column},{row}")]
+
+
+def _with(pairs: Pairs, extra: Pairs, where: str) -> Pairs:
+    """The parameters with some that the output's own fields give."""
+    given = {BY_SPELLING[name].name: value for name, value in pairs if name in BY_SPELLING}
+    for name, _ in extra:
+        if name in given and name != "tile":
+            field = {"w": "widths", "fm": "formats"}[name]
+            raise InvalidRequest(
+                f"{where}: {name} is given twice, in transform and in {field}",
+                param=f"{where}.{field}",
+            )
+    replaced = {name for name, _ in extra}
+    return [*(pair for pair in pairs if pair[0] not in replaced), *extra]
+
+
+def _named(error: InvalidOption, where: str) -> InvalidRequest:
+    return InvalidRequest(f"{where}: {error.detail}", param=f"{where}.{error.param}")
+
+
+def _packed_metadata(metadata: Mapping[str, Any] | None) -> str | None:
+    if metadata is None:
+        return None
+    text = json.dumps(metadata, ensure_ascii=False)
+    if len(text.encode()) > _LONGEST_METADATA:
+        raise InvalidRequest(
+            f"metadata must have at most {_LONGEST_METADATA} bytes as JSON", param="metadata"
+        )
+    return text
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`outputs[0].target` of pydantic's location, without the names of its own alternatives."""
+    shown = ""
+    for part in location:
+        if isinstance(part, int):
+            shown += f"[{part}]"
+        elif re.fullmatch(r"[a-z_]+", part) and part not in ("str", "dict"):
+            shown += f".{part}" if shown else part
+    return shown
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, list):
+        return ",".join(_text(part) for part in value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,250 @@
+"""A worker: takes the jobs that its queue brings and sees each to the end of an attempt.
+
+Its leases are renewed by a thread, which a busy event loop cannot keep waiting. A job whose worker
+has died before is suspect: it runs alone, so that what it may end is nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from app.errors import JobExpired, JobPoisoned, JobTimeout, LedgerUnavailable, Problem, problem_of
+from app.jobs import ledger
+from app.jobs.database import Database
+from app.jobs.queues import JobQueue
+from app.jobs.records import Job, Kind, shown_problem
+from app.jobs.runner import Runner
+from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+_RENEWALS: Final = 4
+"""Renewals within one lease."""
+_FIRST_BACKOFF: Final = 1.0
+_LONGEST_BACKOFF: Final = 300.0
+_LEDGER_TRIES: Final = 30
+_TEMPORARY: Final = (408, 409, 429)
+"""Statuses below 500 that another attempt may not meet."""
+
+Results = list[dict[str, Any]]
+Chore = Callable[[Job], Awaitable[Results]]
+"""What a kind of job other than a render does."""
+
+
+class Worker:
+    """Runs jobs, at most `concurrency` at once. Times in seconds."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: JobQueue,
+        runner: Runner,
+        chores: Mapping[Kind, Chore],
+        metrics: Metrics,
+        concurrency: int,
+        lease: float,
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._runner = runner
+        self._chores = chores
+        self._metrics = metrics
+        self._concurrency = concurrency
+        self._lease = lease
+        self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._in_hand: dict[str, asyncio.Task[None]] = {}
+        self._turns = _Turns()
+
+    async def run(self, stop: asyncio.Event, *, drain: float) -> None:
+        """Run jobs until told to stop; those in hand have `drain` more seconds, then go back."""
+        loop = asyncio.get_running_loop()
+        ended = threading.Event()
+        renewing = threading.Thread(
+            target=self._renew, args=(loop, ended), name="job-leases", daemon=True
+        )
+        renewing.start()
+        running = asyncio.create_task(
+            self._queue.run(self._perform, concurrency=self._concurrency, stop=stop)
+        )
+        try:
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            await asyncio.wait({running}, timeout=drain)
+            for task in list(self._in_hand.values()):
+                task.cancel()
+            await running
+        finally:
+            running.cancel()
+            ended.set()
+            await asyncio.to_thread(renewing.join)
+
+    def let_go(self, job_id: str) -> None:
+        """Stop work on a job that has been cancelled."""
+        if task := self._in_hand.get(job_id):
+            task.cancel()
+
+    async def _perform(self, job_id: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a queue makes a task of each
+        if job_id in self._in_hand:
+            return
+        self._in_hand[job_id] = task
+        try:
+            job = await self._database.read(lambda tx: ledger.find(tx, job_id))
+            suspect = job.deaths > 0 or job.lease_until is not None
+            async with self._turns.alone() if suspect else self._turns.shared():
+                await self._attempt(job_id)
+        except asyncio.CancelledError:
+            task.uncancel()
+            await self._hand_back(job_id)
+        except Exception:
+            log.exception("job_left", job=job_id)
+        finally:
+            del self._in_hand[job_id]
+
+    async def _attempt(self, job_id: str) -> None:
+        now = time.time()
+        job = await self._database.write(
+            lambda tx: ledger.begin(tx, job_id, worker=self._name, until=now + self._lease, now=now)
+        )
+        if job is None:
+            return
+        log.info("job_begun", job=job.id, attempt=job.attempt)
+        try:
+            results = await self._do(job)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - every failure is written down
+            await self._fail(job, error)
+            return
+        await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
+        self._metrics.attempts.labels("succeeded").inc()
+        log.info("job_succeeded", job=job.id, results=len(results))
+
+    async def _do(self, job: Job) -> Results:
+        if job.expires_at is not None and time.time() > job.expires_at:
+            raise JobExpired("The job did not begin before it expired")
+        if chore := self._chores.get(job.kind):
+            return await chore(job)
+        try:
+            async with asyncio.timeout(job.timeout):
+                if job.deaths:
+                    await self._check_quarantine(job)
+                return await self._runner.run(job)
+        except TimeoutError:
+            raise JobTimeout(f"The job took more than {job.timeout:g} s") from None
+
+    async def _check_quarantine(self, job: Job) -> None:
+        digest = await self._runner.identify(job)
+        if await self._database.write(lambda tx: ledger.note_digest(tx, job, digest)):
+            raise JobPoisoned("This version of the original has ended its workers too often")
+
+    async def _fail(self, job: Job, error: Exception) -> None:
+        problem = problem_of(error)
+        if problem is None:
+            log.error("job_defect", job=job.id, exc_info=error)
+            problem = Problem(
+                status=500, code="internal", title="Internal error", detail="The job failed"
+            )
+        now = time.time()
+        again_at = None
+        if _may_pass(problem) and job.failures < job.retries:
+            again_at = now + max(problem.retry_after or 0, backoff(job.failures))
+        shown = shown_problem(problem)
+
+        def write(tx: Any) -> None:
+            if ledger.fail(tx, job, shown, again_at=again_at, now=now) and again_at is not None:
+                self._queue.submit(tx, [ledger.find(tx, job.id)])
+
+        await self._insist(write)
+        self._metrics.attempts.labels("failed" if again_at is None else "retried").inc()
+        log.warning("job_failed", job=job.id, code=problem.code, again_at=again_at)
+
+    async def _hand_back(self, job_id: str) -> None:
+        """Queue a job again that is left undone, unless it has been cancelled."""
+
+        def write(tx: Any) -> None:
+            returned = ledger.hand_back(tx, [job_id], worker=self._name, now=time.time())
+            self._queue.submit(tx, returned)
+
+        await self._insist(write)
+
+    async def _insist(self, work: Callable[[Any], Any]) -> None:
+        """Write down what has happened, though the database may be away for a while."""
+        for attempt in range(1, _LEDGER_TRIES + 1):
+            try:
+                await self._database.write(work)
+            except LedgerUnavailable:
+                if attempt == _LEDGER_TRIES:
+                    raise
+                await asyncio.sleep(min(attempt, 5) * 0.5)
+            else:
+                return
+
+    def _renew(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
+        """Runs in a thread: keep what is in hand, and let go of what no longer is."""
+        while not ended.wait(self._lease / _RENEWALS):
+            ids = list(self._in_hand)
+            if not ids:
+                continue
+            until = time.time() + self._lease
+            try:
+                lost = self._database.write_now(
+                    partial(ledger.renew, ids=ids, worker=self._name, until=until)
+                )
+            except LedgerUnavailable:
+                continue
+            for job_id in lost:
+                loop.call_soon_threadsafe(self.let_go, job_id)
+
+
+class _Turns:
+    """Many share, or one is alone: who waits to be alone lets nobody else in before."""
+
+    def __init__(self) -> None:
+        self._sharing = 0
+        self._taken = asyncio.Lock()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._taken:
+            self._sharing += 1
+            self._nobody.clear()
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+            if not self._sharing:
+                self._nobody.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        async with self._taken:
+            await self._nobody.wait()
+            yield
+
+
+def backoff(failures: int) -> float:
+    """Seconds before the next attempt: doubling, and spread over half of that time."""
+    longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def _may_pass(problem: Problem) -> bool:
+    return problem.status >= 500 or problem.status in _TEMPORARY
