@@ -18,11 +18,14 @@ from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
 from app.jobs.runner import Runner
 from app.jobs.spec import SpecReader
+from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
+from app.outbound import Outbound
 from app.presets import Presets
 from app.render import Renderer
 from app.settings import Settings
+from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
@@ -151,16 +154,31 @@ async def open_jobs(
     open_bucket: Callable[[str], ObjectStore],
     run: bool,
     stop: asyncio.Event,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[Jobs]:
     """Open the ledger, and where `run` says so run a worker until the block ends."""
     database = Database(settings.database)
-    writers = None
+    writers = webhooks = None
     try:
         await asyncio.to_thread(upgrade, database)
         queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
         writers = Writers(
-            originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
+            originals=originals,
+            renderer=renderer,
+            database=database,
+            open_bucket=open_bucket,
+            outbound=Outbound(
+                Guard(
+                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
+                    private_networks=settings.allow_private_networks,
+                    resolver=resolver,
+                    param="target",
+                ),
+                connections=settings.downloads,
+            ),
         )
+        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
+        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
         worker = None
         if run:
             worker = Worker(
@@ -177,7 +195,7 @@ async def open_jobs(
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, settings)):
+            async with keeping_house(_chores(database, settings, sender=sender)):
                 yield jobs
         finally:
             stop.set()
@@ -188,10 +206,12 @@ async def open_jobs(
     finally:
         if writers is not None:
             await writers.close()
+        if webhooks is not None:
+            await webhooks.close()
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings) -> list[Chore]:
+def _chores(database: Database, settings: Settings, *, sender: Sender) -> list[Chore]:
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -204,5 +224,6 @@ def _chores(database: Database, settings: Settings) -> list[Chore]:
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="send webhooks", period=1.0, do=sender.send_due),
         Chore(name="forget", period=300.0, do=forget),
     ]
