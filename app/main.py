@@ -16,7 +16,19 @@ from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from routers import images, info, jobs, kit, ops, problems, thumb, transform, webhooks
+from routers import (
+    dead_letters,
+    images,
+    info,
+    jobs,
+    kit,
+    ops,
+    problems,
+    queue,
+    thumb,
+    transform,
+    webhooks,
+)
 from routers.envelope import Envelope
 from routers.hits import HitPath
 
@@ -75,6 +87,8 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         transform.router,
         jobs.router,
         webhooks.router,
+        dead_letters.router,
+        queue.router,
         ops.router,
     ):
         app.include_router(router)

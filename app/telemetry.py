@@ -134,7 +134,7 @@ class Metrics:
         )
         self.job_queue_depth = Gauge(
             "pixelmill_job_queue_depth",
-            "Jobs that wait to be run, those that are paused left out.",
+            "Jobs that are due and wait for a worker.",
             registry=registry,
         )
         self.job_queue_age_seconds = Gauge(

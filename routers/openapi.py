@@ -104,6 +104,12 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "description": "Where the page begins: `next` of the page before has it.",
         "schema": {"type": "string", "pattern": "^[0-9a-z]{26}$"},
     },
+    "digest_cursor": {
+        "name": "cursor",
+        "in": "query",
+        "description": "Where the page begins: `next` of the page before has it.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    },
     "limit": {
         "name": "limit",
         "in": "query",

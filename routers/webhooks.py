@@ -94,8 +94,7 @@ async def get_delivery(request: Request) -> dict[str, Any]:
     openapi_extra=openapi.own_parameters("delivery"),
 )
 async def replay_delivery(request: Request) -> dict[str, Any]:
-    """Under its old id, by which a receiver knows that it is the same. One that has not ended is
-    sent by itself."""
+    """It keeps its id, by which receivers know it. One that has not ended is sent by itself."""
     service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
     delivery_id = request.path_params["id"]
     again = await jobs_of(request).database.write(

@@ -19,7 +19,7 @@ from app.jobs import batches, deliveries
 from app.jobs.database import Connection, upsert
 from app.jobs.ids import new_id
 from app.jobs.records import Draft, Job, Kind, State, packed_source, shown_problem
-from app.jobs.schema import attempts, jobs, pauses, quarantine
+from app.jobs.schema import DUE, attempts, jobs, pauses, quarantine
 
 MAX_DEATHS: Final = 3
 _CHUNK: Final = 500
@@ -76,6 +76,15 @@ def find(tx: Connection, job_id: str) -> Job:
     return _job(row)
 
 
+def find_several(tx: Connection, ids: Sequence[str]) -> list[Job]:
+    """The jobs of these ids that there are, in the order of the ids."""
+    found: dict[str, Job] = {}
+    for chunk in _chunks(ids):
+        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
+        found.update((row["id"], _job(row)) for row in rows)
+    return [found[job_id] for job_id in ids if job_id in found]
+
+
 def find_page(
     tx: Connection,
     *,
@@ -112,6 +121,9 @@ def begin(tx: Connection, job_id: str, *, worker: str, until: float, now: float)
             return None
         job = find(tx, job_id)
     if job.paused:
+        return None
+    if _is_stopped(tx, job):
+        tx.execute(jobs.update().where(jobs.c.id == job_id).values(paused=True, run_after=now))
         return None
     started = now if job.started_at is None else job.started_at
     tx.execute(
@@ -232,7 +244,7 @@ def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
     for priority in (2, 1, 0):
         query = (
             sa.select(jobs.c.id)
-            .where(sa.text("state = 'queued' AND NOT paused"))
+            .where(sa.text(DUE))
             .where(jobs.c.priority == priority, jobs.c.run_after <= now)
             .order_by(jobs.c.run_after, jobs.c.id)
             .limit(limit - len(taken))
@@ -271,6 +283,19 @@ def counts(tx: Connection) -> dict[str, int]:
 def paused_labels(tx: Connection) -> set[str]:
     """Labels whose jobs do not begin."""
     return set(tx.execute(sa.select(pauses.c.label)).scalars())
+
+
+def is_any_quarantined(tx: Connection) -> bool:
+    """Whether there are versions of originals that jobs do not render."""
+    return tx.execute(sa.select(quarantine.c.digest).limit(1)).first() is not None
+
+
+def _is_stopped(tx: Connection, job: Job) -> bool:
+    """Whether the label is paused of a job that is not marked: it has been tried before."""
+    labels = (ALL_LABELS, job.label or ALL_LABELS)
+    return (
+        tx.execute(sa.select(pauses.c.label).where(pauses.c.label.in_(labels))).first() is not None
+    )
 
 
 def _bury(tx: Connection, job: Job, *, now: float) -> bool:

@@ -16,8 +16,9 @@ METADATA: Final = sa.MetaData(
     }
 )
 
-_DUE: Final = "state = 'queued' AND NOT paused"
-_PAUSED: Final = "state = 'queued' AND paused"
+DUE: Final = "state = 'queued' AND NOT paused"
+PAUSED: Final = "state = 'queued' AND paused"
+"""Conditions of partial indexes: a query must say the same, word for word, to be given them."""
 _FALSE: Final = sa.text("false")
 
 jobs: Final = sa.Table(
@@ -62,8 +63,8 @@ sa.Index(
     jobs.c.priority,
     jobs.c.run_after,
     jobs.c.id,
-    sqlite_where=sa.text(_DUE),
-    postgresql_where=sa.text(_DUE),
+    sqlite_where=sa.text(DUE),
+    postgresql_where=sa.text(DUE),
 )
 sa.Index(
     "ix_jobs_running",
@@ -75,8 +76,8 @@ sa.Index(
     "ix_jobs_paused",
     jobs.c.label,
     jobs.c.id,
-    sqlite_where=sa.text(_PAUSED),
-    postgresql_where=sa.text(_PAUSED),
+    sqlite_where=sa.text(PAUSED),
+    postgresql_where=sa.text(PAUSED),
 )
 sa.Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 sa.Index("ix_jobs_label", jobs.c.label, jobs.c.id)

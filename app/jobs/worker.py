@@ -35,6 +35,8 @@ _RENEWALS: Final = 4
 _FIRST_BACKOFF: Final = 1.0
 _LONGEST_BACKOFF: Final = 300.0
 _LEDGER_TRIES: Final = 30
+_LOOK_AGAIN: Final = 5.0
+"""Seconds for which it is known whether anything is in quarantine."""
 _TEMPORARY: Final = (408, 409, 429)
 """Statuses below 500 that another attempt may not meet."""
 
@@ -67,6 +69,8 @@ class Worker:
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._in_hand: dict[str, asyncio.Task[None]] = {}
         self._turns = _Turns()
+        self._any_quarantined = False
+        self._look_at = 0.0
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Run jobs until told to stop; those in hand have `drain` more seconds, then go back."""
@@ -142,11 +146,20 @@ class Worker:
             return await chore(job)
         try:
             async with asyncio.timeout(job.timeout):
-                if job.deaths:
+                if await self._is_suspect(job):
                     await self._check_quarantine(job)
                 return await self._runner.run(job)
         except TimeoutError:
             raise JobTimeout(f"The job took more than {job.timeout:g} s") from None
+
+    async def _is_suspect(self, job: Job) -> bool:
+        """Whether the job's original may be in quarantine: mostly, nothing is."""
+        if job.deaths or job.digest is not None:
+            return True
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_AGAIN
+            self._any_quarantined = await self._database.read(ledger.is_any_quarantined)
+        return self._any_quarantined
 
     async def _check_quarantine(self, job: Job) -> None:
         digest = await self._runner.identify(job)
