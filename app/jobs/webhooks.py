@@ -34,6 +34,8 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
+_RANDOM: Final = random.SystemRandom()
+
 AT_ONCE: Final = 16
 """Deliveries of one process that are under way at once."""
 _EACH: Final = 4
@@ -209,7 +211,7 @@ def signed_headers(
 def backoff(attempts: int) -> float:
     """Seconds until the next attempt after so many: growing, and spread around that time."""
     usual = _FIRST_BACKOFF * _GROWTH ** (attempts - 1)
-    return min(_LONGEST_BACKOFF, usual * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+    return min(_LONGEST_BACKOFF, usual * _RANDOM.uniform(0.75, 1.25))
 
 
 def _complaint(status: int) -> str | None:

@@ -30,6 +30,8 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
+_RANDOM: Final = random.SystemRandom()
+
 _RENEWALS: Final = 4
 """Renewals within one lease."""
 _FIRST_BACKOFF: Final = 1.0
@@ -271,7 +273,7 @@ class _Turns:
 def backoff(failures: int) -> float:
     """Seconds before the next attempt: doubling, and spread over half of that time."""
     longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return longest * _RANDOM.uniform(0.5, 1.0)
 
 
 def _may_pass(problem: Problem) -> bool:
