@@ -165,7 +165,7 @@ def claim(
     query = (
         sa.select(deliveries)
         .where(_due(now), deliveries.c.host.not_in(full))
-        .order_by(deliveries.c.next_at)
+        .order_by(deliveries.c.next_at, deliveries.c.id)
         .limit(_LOOKED_THROUGH)
     )
     taken: list[Delivery] = []

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from app.errors import problem_of
@@ -34,9 +33,9 @@ class Clock:
 
 
 @contextmanager
-def open_ledger(folder: Path) -> Iterator[Database]:
-    """The ledger in this folder. Several may be open at once, as in several processes."""
-    database = Database(f"sqlite:///{folder / 'pixelmill.db'}")
+def open_ledger(url: str) -> Iterator[Database]:
+    """The ledger at this URL. It may be opened several times, as by several processes."""
+    database = Database(url)
     upgrade(database)
     try:
         yield database

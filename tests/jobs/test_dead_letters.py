@@ -26,8 +26,13 @@ ALL = Choice()
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_ledger(tmp_path) as opened:
+def ledger_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'pixelmill.db'}"
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Database]:
+    with open_ledger(ledger_url) as opened:
         yield opened
 
 

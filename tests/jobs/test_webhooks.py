@@ -55,8 +55,13 @@ def receiver() -> Iterator[Origin]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_ledger(tmp_path) as opened:
+def ledger_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'pixelmill.db'}"
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Database]:
+    with open_ledger(ledger_url) as opened:
         yield opened
 
 
@@ -229,10 +234,10 @@ async def test_a_receiver_that_never_answers_keeps_no_other_waiting(
         assert "did not answer" in found.as_json()["error"]
 
 
-async def test_two_processes_tell_each_end_once(database, receiver, tmp_path):
+async def test_two_processes_tell_each_end_once(database, receiver, ledger_url):
     url = receiver.serve("/hook", answer(b""))
     sent = [end_with_webhook(database, url) for _ in range(40)]
-    with open_ledger(tmp_path) as other:
+    with open_ledger(ledger_url) as other:
         await asyncio.gather(Sending(database).send_due(), Sending(other).send_due())
     told = [asked.headers["webhook-id"] for asked in receiver.asked]
     assert sorted(told) == sorted(sent)
@@ -363,9 +368,9 @@ def test_a_job_with_a_webhook_that_is_not_allowed_is_not_accepted(tmp_path):
         assert served.get("/jobs").json()["items"] == []
 
 
-def test_deliveries_are_paged(tmp_path, receiver):
+def test_deliveries_are_paged(tmp_path, receiver, ledger_url):
     url = receiver.serve("/hook", answer(b""))
-    with open_ledger(tmp_path) as database:
+    with open_ledger(ledger_url) as database:
         made = [end_with_webhook(database, url) for _ in range(5)]
     with served_with(tmp_path) as served:
         found, path = [], "/webhooks/deliveries?limit=2"
