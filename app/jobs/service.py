@@ -10,19 +10,25 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.backlog import BacklogMeter
 from app.jobs.database import Connection, Database
+from app.jobs.dead_letters import DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.housekeeping import Chore, keeping_house
 from app.jobs.migrations import upgrade
+from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
 from app.jobs.runner import Runner
 from app.jobs.spec import SpecReader
+from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
+from app.outbound import Outbound
 from app.presets import Presets
 from app.render import Renderer
 from app.settings import Settings
+from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
@@ -36,11 +42,20 @@ class Jobs:
     """Accepts jobs and tells of them."""
 
     def __init__(
-        self, database: Database, queue: JobQueue, reader: SpecReader, worker: Worker | None
+        self,
+        database: Database,
+        queue: JobQueue,
+        reader: SpecReader,
+        worker: Worker | None,
+        *,
+        backlog: BacklogMeter,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.backlog = backlog
+        self.pauses = Pauses(database, queue)
+        self.dead_letters = DeadLetters(database, queue)
         self._worker = worker
 
     async def submit(
@@ -151,16 +166,33 @@ async def open_jobs(
     open_bucket: Callable[[str], ObjectStore],
     run: bool,
     stop: asyncio.Event,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[Jobs]:
     """Open the ledger, and where `run` says so run a worker until the block ends."""
     database = Database(settings.database)
-    writers = None
+    writers = webhooks = None
     try:
         await asyncio.to_thread(upgrade, database)
         queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
         writers = Writers(
-            originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
+            originals=originals,
+            renderer=renderer,
+            database=database,
+            open_bucket=open_bucket,
+            outbound=Outbound(
+                Guard(
+                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
+                    private_networks=settings.allow_private_networks,
+                    resolver=resolver,
+                    param="target",
+                ),
+                connections=settings.downloads,
+            ),
         )
+        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
+        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
+        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
+        backlog = BacklogMeter(database, metrics=metrics, concurrency=concurrency)
         worker = None
         if run:
             worker = Worker(
@@ -169,15 +201,15 @@ async def open_jobs(
                 runner=Runner(renderer, writers, settings),
                 chores={},
                 metrics=metrics,
-                concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
+                concurrency=concurrency,
                 lease=settings.job_lease,
             )
-        jobs = Jobs(database, queue, SpecReader(settings, presets), worker)
+        jobs = Jobs(database, queue, SpecReader(settings, presets), worker, backlog=backlog)
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, settings)):
+            async with keeping_house(_chores(jobs, settings, sender=sender)):
                 yield jobs
         finally:
             stop.set()
@@ -188,10 +220,14 @@ async def open_jobs(
     finally:
         if writers is not None:
             await writers.close()
+        if webhooks is not None:
+            await webhooks.close()
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings) -> list[Chore]:
+def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
+    database = jobs.database
+
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -204,5 +240,8 @@ def _chores(database: Database, settings: Settings) -> list[Chore]:
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="send webhooks", period=1.0, do=sender.send_due),
+        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
+        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
         Chore(name="forget", period=300.0, do=forget),
     ]
