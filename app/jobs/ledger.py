@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from app.errors import JobPoisoned, RecordMissing, problem_of
 from app.jobs import batches, deliveries
 from app.jobs.database import Connection, upsert
-from app.jobs.ids import new_id
+from app.jobs.ids import is_id, new_id
 from app.jobs.records import Draft, Job, Kind, State, packed_source, shown_problem
 from app.jobs.schema import DUE, attempts, jobs, pauses, quarantine
 
@@ -136,6 +136,8 @@ def insert(tx: Connection, drafts: Sequence[Draft], *, now: float) -> list[Job]:
 
 def find(tx: Connection, job_id: str) -> Job:
     """The job of an id. Raises RecordMissing."""
+    if not is_id(job_id):
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
     row = tx.execute(_FIND, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
