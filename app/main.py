@@ -18,6 +18,7 @@ from app.settings import Settings
 from app.sources.guard import Resolver, resolve
 from routers import (
     batches,
+    dead_letters,
     events_stream,
     images,
     info,
@@ -25,8 +26,10 @@ from routers import (
     kit,
     ops,
     problems,
+    queue,
     thumb,
     transform,
+    webhooks,
 )
 from routers.envelope import Envelope
 from routers.hits import HitPath
@@ -87,6 +90,9 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         jobs.router,
         batches.router,
         events_stream.router,
+        webhooks.router,
+        dead_letters.router,
+        queue.router,
         ops.router,
     ):
         app.include_router(router)

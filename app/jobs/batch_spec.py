@@ -214,7 +214,7 @@ class BatchReader:
             draft=BatchDraft(
                 label=batch.label,
                 metadata=packed(batch.metadata),
-                webhook=batch.webhook,
+                webhook=self._reader.check_webhook(batch.webhook),
                 max_failures=most,
                 report=report,
             ),

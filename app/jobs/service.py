@@ -10,9 +10,11 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.backlog import BacklogMeter
 from app.jobs.batch_spec import BatchReader
 from app.jobs.batching import Batches
 from app.jobs.database import Connection, Database
+from app.jobs.dead_letters import DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.estimates import Estimator
 from app.jobs.filling import Filler
@@ -22,21 +24,25 @@ from app.jobs.intake import cancel_abandoned
 from app.jobs.migrations import upgrade
 from app.jobs.missing import Missing
 from app.jobs.origins import Origins
+from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Draft, Job, Kind, State
 from app.jobs.reports import Reporter, submit_due
 from app.jobs.runner import Runner
 from app.jobs.spec import SpecReader
+from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
+from app.outbound import Outbound
 from app.presets import Presets
 from app.render import Renderer
 from app.results import StoredTier
 from app.settings import Settings
+from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
-_IN_FLIGHT: Final = 4
+_IN_FLIGHT: Final = 8
 """Jobs in hand for each render: while one renders, others fetch and write."""
 _PATIENCE: Final = (0.02, 0.5)
 """Seconds between looks at a job that is waited for: at first, and at last."""
@@ -54,12 +60,16 @@ class Jobs:
         *,
         batches: Batches,
         follower: Follower,
+        backlog: BacklogMeter,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
         self.batches = batches
         self.follower = follower
+        self.backlog = backlog
+        self.pauses = Pauses(database, queue)
+        self.dead_letters = DeadLetters(database, queue)
         self._worker = worker
 
     async def submit(
@@ -167,15 +177,28 @@ async def open_jobs(
     open_bucket: Callable[[str], ObjectStore],
     run: bool,
     stop: asyncio.Event,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[Jobs]:
     """Open the ledger, and where `run` says so run a worker until the block ends."""
     database = Database(settings.database)
-    writers = None
+    writers = webhooks = None
     try:
         await asyncio.to_thread(upgrade, database)
         queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
         writers = Writers(
-            originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
+            originals=originals,
+            renderer=renderer,
+            database=database,
+            open_bucket=open_bucket,
+            outbound=Outbound(
+                Guard(
+                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
+                    private_networks=settings.allow_private_networks,
+                    resolver=resolver,
+                    param="target",
+                ),
+                connections=settings.downloads,
+            ),
         )
         reader = SpecReader(settings, presets)
         batch_reader = BatchReader(reader, settings)
@@ -189,6 +212,10 @@ async def open_jobs(
         origins = Origins(originals=originals, database=database, missing=missing)
         filler = Filler(database=database, queue=queue, reader=batch_reader, origins=origins)
         reporter = Reporter(database=database, writer=writers)
+        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
+        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
+        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
+        backlog = BacklogMeter(database, metrics=metrics, concurrency=concurrency)
         worker = None
         if run:
             worker = Worker(
@@ -197,7 +224,7 @@ async def open_jobs(
                 runner=Runner(renderer, writers, settings),
                 chores={Kind.FILL: filler.fill, Kind.REPORT: reporter.report},
                 metrics=metrics,
-                concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
+                concurrency=concurrency,
                 lease=settings.job_lease,
             )
         jobs = Jobs(
@@ -214,12 +241,13 @@ async def open_jobs(
                 let_go=worker.let_go if worker is not None else lambda _: None,
             ),
             follower=Follower(database, stop),
+            backlog=backlog,
         )
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, queue, settings)):
+            async with keeping_house(_chores(jobs, settings, sender=sender)):
                 yield jobs
         finally:
             stop.set()
@@ -230,19 +258,23 @@ async def open_jobs(
     finally:
         if writers is not None:
             await writers.close()
+        if webhooks is not None:
+            await webhooks.close()
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, queue: JobQueue, settings: Settings) -> list[Chore]:
+def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
+    database = jobs.database
+
     def close(tx: Connection) -> int:
         now = time.time()
         cancel_abandoned(tx, now=now)
         batches.close_all_done(tx, now=now)
-        return submit_due(tx, queue, now=now)
+        return submit_due(tx, jobs.queue, now=now)
 
     async def close_batches() -> None:
         if await database.write(close):
-            queue.wake()
+            jobs.queue.wake()
 
     async def forget() -> None:
         more = True
@@ -253,5 +285,8 @@ def _chores(database: Database, queue: JobQueue, settings: Settings) -> list[Cho
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="send webhooks", period=1.0, do=sender.send_due),
+        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
+        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
         Chore(name="forget", period=300.0, do=forget),
     ]
