@@ -23,8 +23,6 @@ from app.jobs.schema import attempts, batches, jobs
 
 MOST_REJECTIONS: Final = 100
 """Entries without a job whose problems are kept."""
-FILL_RETRIES: Final = 10
-"""Attempts at the next page of jobs after one that failed for a time."""
 _OPEN: Final = (State.QUEUED, State.RUNNING)
 _NOT_ENDED: Final = (BatchState.FILLING, BatchState.RUNNING)
 
@@ -271,7 +269,7 @@ def draft_of_fill(batch: Batch) -> Draft:
         source=(),
         outputs="[]",
         priority=2,
-        retries=FILL_RETRIES,
+        retries=10,
         timeout=86_400.0,
         batch_id=batch.id,
         label=batch.label,

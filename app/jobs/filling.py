@@ -61,8 +61,7 @@ class Filler:
                 cursor=page.cursor,
             ):
                 self._queue.submit(tx, ledger.insert(tx, page.drafts, now=now))
-                # It comes along: only attempts that do not are counted.
-                ledger.allow_retries(tx, job.id, job.failures + 1 + batches.FILL_RETRIES)
+                ledger.forgive(tx, job.id)
                 if page.cursor is None:
                     return batches.note_filled(tx, batch.id, now=now)
             return batches.find(tx, batch.id)

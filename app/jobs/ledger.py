@@ -357,9 +357,9 @@ def reap(tx: Connection, *, now: float) -> int:
     return len(orphans)
 
 
-def allow_retries(tx: Connection, job_id: str, retries: int) -> None:
-    """Have a job tried again as often as this, from its next attempt on."""
-    tx.execute(jobs.update().where(jobs.c.id == job_id).values(retries=retries))
+def forgive(tx: Connection, job_id: str) -> None:
+    """Forget the failures of a job that comes along: it has all its attempts again."""
+    tx.execute(jobs.update().where(jobs.c.id == job_id).values(failures=0, deaths=0))
 
 
 def note_digest(tx: Connection, job: Job, digest: str) -> bool:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -190,16 +191,20 @@ class Worker:
             problem = Problem(
                 status=500, code="internal", title="Internal error", detail="The job failed"
             )
-        now = time.time()
-        again_at = None
-        if _may_pass(problem) and job.failures < job.retries:
-            again_at = now + max(problem.retry_after or 0, backoff(job.failures))
         shown = shown_problem(problem)
+        again_at: float | None = None
 
         def write(tx: Any) -> None:
-            # The time of the end is that of its transaction: ends are told in their order.
-            ended = ledger.fail(tx, job, shown, again_at=again_at, now=time.time())
-            if ended and again_at is not None:
+            nonlocal again_at
+            # The time of the end is that of its transaction: ends are told in their order. And a
+            # job that has come along meanwhile has fewer failures than it began with.
+            now = time.time()
+            failures = ledger.find(tx, job.id).failures
+            again_at = None
+            if _may_pass(problem) and failures < job.retries:
+                again_at = now + max(problem.retry_after or 0, backoff(failures))
+            failed = replace(job, failures=failures)
+            if ledger.fail(tx, failed, shown, again_at=again_at, now=now) and again_at is not None:
                 self._queue.submit(tx, [ledger.find(tx, job.id)])
 
         await self._insist(write)
