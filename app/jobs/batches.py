@@ -240,14 +240,16 @@ def cancel(
         stopped |= filling & jobs.c.state.in_(_OPEN)
     told = sa.select(jobs.c.id).where(stopped & jobs.c.webhook.is_not(None))
     to_tell = tx.execute(told).scalars().all()
-    begun = sa.select(jobs.c.id).where(stopped & (jobs.c.state == State.RUNNING))
-    tx.execute(
-        attempts.update()
-        .where(attempts.c.job_id.in_(begun) & attempts.c.ended_at.is_(None))
-        .values(ended_at=now, outcome=State.CANCELLED.value)
-    )
     values = {"state": State.CANCELLED, "finished_at": now, "worker": None, "lease_until": None}
     tx.execute(jobs.update().where(stopped).values(**values))
+    gone = sa.select(jobs.c.id).where(
+        jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED, jobs.c.attempt > 0
+    )
+    tx.execute(
+        attempts.update()
+        .where(attempts.c.job_id.in_(gone) & attempts.c.ended_at.is_(None))
+        .values(ended_at=now, outcome=State.CANCELLED.value)
+    )
     for job_id in to_tell:
         row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().one()
         deliveries.announce_job(tx, Job.from_row(row), now=now)
