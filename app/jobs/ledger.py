@@ -307,6 +307,7 @@ def queue_batch_again(
         .where(jobs.c.kind != Kind.REPORT)
         .order_by(jobs.c.id)
         .limit(limit)
+        .with_for_update()
     )
     ids = tx.execute(query).scalars().all()
     if not ids:
