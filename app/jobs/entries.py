@@ -17,7 +17,7 @@ from app.sources.base import Ref
 
 T = TypeVar("T")
 
-_SLICE: Final = 32
+_SLICE: Final = 8
 """Entries that are read between two looks at what else there is to do."""
 
 
