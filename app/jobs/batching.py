@@ -19,11 +19,11 @@ from app.errors import (
     UploadTimeout,
 )
 from app.jobs import batches, idempotency, ledger
+from app.jobs.batch_intake import BatchIntake
 from app.jobs.batch_spec import BatchReader, Manifest, Plan
 from app.jobs.database import Connection, Database
 from app.jobs.entries import read_each
 from app.jobs.estimates import Estimator
-from app.jobs.intake import Intake
 from app.jobs.lines import LineReader, numbered
 from app.jobs.origins import Origins
 from app.jobs.progress import Progress, find_progress, find_results
@@ -102,7 +102,7 @@ class Batches:
             async for chunk in _unsilent(chunks):
                 digest.update(chunk)
             return await self._reserve(key, digest.hexdigest()) or known, False
-        intake = Intake(self._database, self._queue, plan.draft, key=key)
+        intake = BatchIntake(self._database, self._queue, plan.draft, key=key)
         read = self._reader.drafts_of(plan, batch_id=intake.batch_id, now=time.time())
         try:
             lines = LineReader()
@@ -242,7 +242,7 @@ class Batches:
         return batch
 
     async def _accept_entries(self, plan: Plan, key: str | None, fingerprint: str) -> Batch:
-        intake = Intake(self._database, self._queue, plan.draft, key=key)
+        intake = BatchIntake(self._database, self._queue, plan.draft, key=key)
         read = self._reader.drafts_of(plan, batch_id=intake.batch_id, now=time.time())
         try:
             await _take_in(intake, enumerate(plan.entries or (), start=1), read.read)
@@ -291,7 +291,7 @@ class Batches:
 
 
 async def _take_in(
-    intake: Intake,
+    intake: BatchIntake,
     entries: Iterable[tuple[int, T]],
     read: Callable[[T, int], Draft | None],
 ) -> None:

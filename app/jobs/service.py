@@ -11,6 +11,7 @@ from typing import Final
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
 from app.jobs.backlog import BacklogMeter
+from app.jobs.batch_intake import cancel_abandoned
 from app.jobs.batch_spec import BatchReader
 from app.jobs.batching import Batches
 from app.jobs.database import Connection, Database
@@ -20,7 +21,6 @@ from app.jobs.estimates import Estimator
 from app.jobs.filling import Filler
 from app.jobs.following import Follower
 from app.jobs.housekeeping import Chore, keeping_house
-from app.jobs.intake import cancel_abandoned
 from app.jobs.migrations import upgrade
 from app.jobs.missing import Missing
 from app.jobs.origins import Origins

@@ -40,7 +40,7 @@ class _Page:
     rejections: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Intake:
+class BatchIntake:
     """Takes in one batch. `key` is that of the client for its request, which is reserved."""
 
     def __init__(
