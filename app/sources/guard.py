@@ -124,7 +124,12 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 class Guard:
-    """Decides which URLs may be fetched, and to which addresses connections go."""
+    """Decides which URLs may be asked, and to which addresses connections go.
+
+    `allowed` are globs of hosts: `*` is every host on the default ports of http and https,
+    `*:*` every host on every port. No glob opens the way to addresses that are not public; only
+    `private_networks` does. `param` is the parameter that held the URL, for errors to name.
+    """
 
     def __init__(
         self,
@@ -132,32 +137,35 @@ class Guard:
         allowed: Iterable[str],
         private_networks: bool = False,
         resolver: Resolver = resolve,
+        param: str = "url",
     ) -> None:
+        self.param = param
         self._allowed = tuple(_HostGlob.read(glob) for glob in allowed)
         self._private_networks = private_networks
         self._resolver = resolver
 
     def check_url(self, url: str) -> SplitResult:
         """Return a URL's parts, or raise InvalidRequest or SourceRefused. Resolves nothing."""
+        param = self.param
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
-            raise InvalidRequest("url is not a valid URL", param="url") from None
+            raise InvalidRequest(f"{param} is not a valid URL", param=param) from None
         if parts.scheme not in _DEFAULT_PORTS or not host:
-            raise InvalidRequest("url must begin with http:// or https://", param="url")
+            raise InvalidRequest(f"{param} must begin with http:// or https://", param=param)
         if parts.username is not None or parts.password is not None:
-            raise InvalidRequest("url must not hold a user name or password", param="url")
+            raise InvalidRequest(f"{param} must not hold a user name or password", param=param)
         if any(ord(char) <= 32 or ord(char) == 127 for char in url):
-            raise InvalidRequest("url holds a space or a control character", param="url")
+            raise InvalidRequest(f"{param} holds a space or a control character", param=param)
         if not _is_plain(host):
             raise SourceRefused(
                 f"{host[:64]} is not a host name, nor an address in its usual notation",
-                param="url",
+                param=param,
             )
         default = _DEFAULT_PORTS[parts.scheme]
         if not any(glob.allows(host.lower().rstrip("."), port, default) for glob in self._allowed):
-            raise SourceRefused(f"{host} is not among the allowed sources", param="url")
+            raise SourceRefused(f"{host} is not among the allowed hosts", param=param)
         return parts
 
     async def addresses(self, host: str, port: int) -> list[str]:
@@ -175,6 +183,6 @@ class Guard:
             for address in found:
                 if not is_public(ipaddress.ip_address(address)):
                     raise SourceRefused(
-                        f"{host} leads to an address that is not public", param="url"
+                        f"{host} leads to an address that is not public", param=self.param
                     )
         return found

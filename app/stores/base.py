@@ -63,6 +63,18 @@ class ObjectStore(Protocol):
     async def delete_prefix(self, prefix: str) -> int:
         """Remove every object under `prefix/`. Returns how many there were."""
 
+    async def list_page(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> list[Stat]:
+        """The objects whose keys begin with `prefix`, the next ones after the key `after`.
+
+        The prefix is any text and may end within a segment. A page with fewer than `limit` objects
+        is the last. Where each page is asked for with the last key of the one before, every object
+        that is there all the while comes exactly once. The order is that of the keys' UTF-8 bytes,
+        which is S3's; an implementation of S3 that keeps another one (SeaweedFS sorts folder by
+        folder) is listed in its own.
+        """
+
     async def probe(self) -> None:
         """Raise StoreMisconfigured where the store cannot be used as it is configured."""
 
@@ -98,3 +110,17 @@ def check_key(key: str, *, param: str = "id") -> str:
     if problem:
         raise InvalidRequest(f"{param} {problem}", param=param)
     return key
+
+
+def is_key(text: str) -> bool:
+    """Whether `check_key` takes this."""
+    try:
+        check_key(text)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def can_begin_key(prefix: str) -> bool:
+    """Whether any key begins with this: it is one, or becomes one by a letter more."""
+    return is_key(prefix) or is_key(f"{prefix}x")

@@ -26,13 +26,13 @@ from app.errors import (
     SourceFailed,
     StoreMisconfigured,
 )
-from app.stores.base import CHUNK, Reading, Stat
+from app.stores.base import CHUNK, Reading, Stat, can_begin_key
+from app.stores.folders import TEMPORARY, list_files
 
 T = TypeVar("T")
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opening a FIFO that somebody put there must not block.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_TEMPORARY: Final = ".pixelmill-"
 _CONFLICTS: Final = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _ABSENT: Final = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENXIO, *_CONFLICTS)
 _TRIES: Final = 20
@@ -106,6 +106,16 @@ class FileStore:
             return await _in_thread(remove, prefix)
         except OriginalMissing:
             return 0
+
+    async def list_page(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> list[Stat]:
+        if not can_begin_key(prefix):
+            return []
+        found = await _in_thread(
+            lambda: list_files(self._walk, prefix=prefix, after=after, limit=limit), prefix
+        )
+        return [_stat(key, look) for key, look in found]
 
     async def probe(self) -> None:
         def attempt() -> None:
@@ -184,7 +194,7 @@ class FileStore:
     def _write_once(self, key: str, data: bytes) -> Stat:
         *folders, name = key.split("/")
         folder = self._walk(folders, create=True)
-        temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
+        temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
             descriptor = os.open(
                 temporary,

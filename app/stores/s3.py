@@ -9,43 +9,27 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    HTTPClientError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ReadTimeoutError,
-)
-from botocore.exceptions import (
-    ConnectionError as BotoConnectionError,
-)
 
 from app.errors import (
     InvalidRequest,
     OriginalChanged,
     OriginalMissing,
-    ServiceError,
     SourceFailed,
-    SourceTimeout,
     StoreMisconfigured,
 )
-from app.stores.base import CHUNK, MAX_KEY, Reading, Stat
+from app.stores.base import CHUNK, MAX_KEY, Reading, Stat, can_begin_key, is_key
+from app.stores.s3faults import OutOfRange, translated
 
 _BATCH: Final = 1000
-"""Keys of one DeleteObjects call: the most that S3 takes."""
+"""Keys of one listing or DeleteObjects call: the most that S3 takes."""
 _BUCKET_SEEN_FOR: Final = 60.0
-_FAILURES: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +43,6 @@ class S3Options:
     addressing: str = "auto"
     deadline: float = 30.0
     """For one call without its body, all attempts together."""
-
-
-class _OutOfRange(SourceFailed):
-    """The range begins where the object has ended."""
 
 
 class S3Store:
@@ -100,7 +80,7 @@ class S3Store:
             options["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         try:
             answer = await self._call("get_object", key, **options)
-        except _OutOfRange:
+        except OutOfRange:
             yield await self._read_nothing(key, version)
             return
         if "Range" in options and "ContentRange" not in answer:
@@ -143,6 +123,30 @@ class S3Store:
                 return count
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    async def list_page(
+        self, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> list[Stat]:
+        if not can_begin_key(prefix):
+            return []
+        where: dict[str, str] = {}
+        if after.startswith(prefix):
+            where = {"StartAfter": self._prefix + after} if after else {}
+        elif after.encode() > prefix.encode():
+            return []
+        found: list[Stat] = []
+        while len(found) < limit:
+            page = await self._list(prefix, most=limit - len(found), **where)
+            found += self._stats(page)
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated"):
+                break
+            if token is None or where.get("ContinuationToken") == token:
+                raise SourceFailed("The object store does not say how its listing goes on")
+            where = {"ContinuationToken": token}
+        if after and any(each.key == after for each in found):
+            raise SourceFailed("The object store lists from the beginning again and again")
+        return found
+
     async def probe(self) -> None:
         self._bucket_seen = -_BUCKET_SEEN_FOR
         await self._require_bucket()
@@ -150,6 +154,33 @@ class S3Store:
     async def close(self) -> None:
         await self._stack.aclose()
         self._client = None
+
+    async def _list(self, prefix: str, *, most: int, **where: str) -> Any:
+        try:
+            return await self._call(
+                "list_objects_v2",
+                prefix,
+                Prefix=self._prefix + prefix,
+                MaxKeys=min(_BATCH, most),
+                **where,
+            )
+        except OriginalMissing:
+            raise StoreMisconfigured("The bucket does not exist") from None
+
+    def _stats(self, page: Any) -> Iterator[Stat]:
+        """The objects of a listing, without those whose names, given by others, are no keys."""
+        for item in page.get("Contents", []):
+            if not item.keys() >= {"Key", "ETag", "Size", "LastModified"}:
+                raise SourceFailed("The object store's listing lacks a key, a size or an ETag")
+            key = item["Key"].removeprefix(self._prefix)
+            if is_key(key):
+                yield Stat(
+                    key=key,
+                    version=item["ETag"].strip('"'),
+                    size=item["Size"],
+                    # A HEAD tells no fractions of a second.
+                    modified=item["LastModified"].replace(microsecond=0),
+                )
 
     def _name(self, key: str) -> str:
         """The key in the bucket."""
@@ -176,7 +207,7 @@ class S3Store:
         self._bucket_seen = time.monotonic()
 
     async def _call(self, operation: str, key: str, **arguments: Any) -> Any:
-        with _translated(key):
+        with translated(key):
             client = await self._open()
             async with asyncio.timeout(self._options.deadline):
                 return await getattr(client, operation)(Bucket=self._bucket, **arguments)
@@ -249,70 +280,9 @@ async def _no_chunks() -> AsyncIterator[bytes]:
 
 async def _chunks(body: Any, key: str, answer: Any) -> AsyncIterator[bytes]:
     received = 0
-    with _translated(key):
+    with translated(key):
         async for chunk in body.iter_chunks(CHUNK):
             received += len(chunk)
             yield chunk
     if received != answer["ContentLength"]:
         raise SourceFailed("The object store's answer was cut short")
-
-
-@contextmanager
-def _translated(key: str) -> Any:
-    """Translate what botocore and aiohttp raise. The status decides; the code is often absent."""
-    try:
-        yield
-    except ServiceError:
-        raise
-    except _FAILURES as error:
-        raise _translate(error, key) from None
-
-
-def _translate(error: Exception, key: str) -> ServiceError:
-    if isinstance(error, ClientError):
-        return _translate_answer(error, key)
-    for kinds, failure, detail in _OF_CLIENT:
-        if isinstance(error, kinds):
-            return failure(detail)
-    return SourceFailed(f"The object store's client failed: {type(error).__name__}")
-
-
-_OF_CLIENT: Final[tuple[tuple[Any, type[ServiceError], str], ...]] = (
-    (
-        (NoCredentialsError, PartialCredentialsError),
-        StoreMisconfigured,
-        "There are no credentials for the object store",
-    ),
-    (ParamValidationError, StoreMisconfigured, "The name of the bucket is not valid"),
-    (
-        (ReadTimeoutError, ConnectTimeoutError, TimeoutError),
-        SourceTimeout,
-        "The object store did not answer in time",
-    ),
-    (aiohttp.ClientPayloadError, SourceFailed, "The object store's answer was cut short"),
-    (
-        (HTTPClientError, BotoConnectionError, aiohttp.ClientError, OSError),
-        SourceFailed,
-        "The object store cannot be reached",
-    ),
-    (ValueError, SourceFailed, "The object store's answer is not S3's"),
-)
-
-
-def _translate_answer(error: ClientError, key: str) -> ServiceError:
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if error.response.get("Error", {}).get("Code") == "NoSuchBucket":
-        return StoreMisconfigured("The bucket does not exist")
-    match status:
-        case 404:
-            return OriginalMissing(f"There is no original {key!r}")
-        case 412:
-            return OriginalChanged(f"{key!r} was replaced")
-        case 416:
-            return _OutOfRange("The range lies outside the object")
-        case 401 | 403:
-            return StoreMisconfigured("The object store refuses the credentials")
-        case 400:
-            return StoreMisconfigured("The object store does not take the request")
-        case _:
-            return SourceFailed(f"The object store answered {status}")

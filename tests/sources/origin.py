@@ -62,6 +62,8 @@ class Asked:
     connection: int
     path: str
     headers: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
     sent: int = 0
     left: threading.Event = field(default_factory=threading.Event)
     """Set when the client closed the connection before the script was through."""
@@ -195,12 +197,22 @@ class Origin:
             if not more:
                 return None
             head += more
-        first, *lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+        head, _, body = head.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
         headers = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        asked = Asked(connection=number, path=first.split(" ")[1], headers=headers)
+        while len(body) < int(headers.get("content-length", 0)):
+            try:
+                more = connection.recv(65536)
+            except OSError:
+                return None
+            if not more:
+                return None
+            body += more
+        method, path, _ = first.split(" ")
+        asked = Asked(connection=number, path=path, headers=headers, method=method, body=body)
         self.asked.append(asked)
         return asked
 

@@ -18,6 +18,7 @@ import httpcore
 import httpx
 import pytest
 
+from app import outbound
 from app.dates import show_http_date as http_date
 from app.downloads import Downloads
 from app.errors import (
@@ -252,7 +253,7 @@ async def test_one_request_leaves_nothing_behind_for_the_next(
     await source.identify(first, None)
     await source.identify(second, None)
     assert "cookie" not in origin.asked[1].headers
-    assert not source._client.cookies
+    assert not source._outbound._client.cookies
 
 
 # --- the address that was checked -------------------------------------------------------------
@@ -361,7 +362,7 @@ async def test_proxies_of_the_environment_are_ignored(
 
 
 async def test_sockets_of_the_file_system_are_not_sources(sources: Sources) -> None:
-    backend = web._GuardedBackend(Guard(allowed=ANY, private_networks=True))
+    backend = outbound._GuardedBackend(Guard(allowed=ANY, private_networks=True))
     with pytest.raises(SourceRefused):
         await backend.connect_unix_socket("/var/run/docker.sock")
 
@@ -1072,8 +1073,7 @@ async def test_after_a_hundred_failures_a_good_request_works(
     else:
         pytest.fail("no good request worked")
     assert await sources.all_slots_are_free()
-    pool = source._client._transport._pool
-    assert all(connection.is_idle() for connection in pool.connections)
+    assert await eventually(lambda: origin.open_connections == 0)
 
 
 async def test_requests_that_are_cancelled_leave_nothing_behind(

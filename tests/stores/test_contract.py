@@ -387,6 +387,125 @@ async def test_many_objects_are_written_and_read_at_once(store):
     assert found == list(contents.values())
 
 
+async def list_all(store: ObjectStore, prefix: str = "", *, limit: int = 1000):
+    """Every object, page after page."""
+    found, after = [], ""
+    while True:
+        page = await store.list_page(prefix, after=after, limit=limit)
+        assert len(page) <= limit
+        found += page
+        if len(page) < limit:
+            return found
+        after = page[-1].key
+
+
+def keys_of(found):
+    return [each.key for each in found]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 1000])
+async def test_pages_hold_every_object_once_however_long_they_are(store, limit):
+    keys = ["a", "a-b/c", "b/x", "b/y/z", "b-x", "b.x", "b0", "b\u00e9", "\U0001f600", "\uffee"]
+    for key in keys:
+        await write(store, key, b"1")
+    found = keys_of(await list_all(store, limit=limit))
+    assert len(found) == len(keys)
+    assert set(found) == set(keys)
+
+
+async def test_odd_keys_are_listed_as_they_were_written(store):
+    keys = {f"{number}/{key}" for number, key in enumerate(ODD_KEYS.values())}
+    for key in keys:
+        await write(store, key, b"1")
+    assert set(keys_of(await list_all(store, limit=4))) == keys
+
+
+async def test_objects_are_listed_in_the_order_of_the_bytes_of_their_keys(store):
+    # No folder's name begins another one here: there implementations of S3 differ.
+    keys = ["A", "a-", "a.", "a0/1", "a0/10", "a0/2", "a\u00e9", "b-/x", "b./x", "e\u0301"]
+    keys = [*keys, "c/\uffee", "c/\U0001f600", "c/x/y", "\u00e9"]
+    for key in reversed(keys):
+        await write(store, key, b"1")
+    assert keys_of(await store.list_page()) == sorted(keys, key=str.encode)
+
+
+async def test_a_listing_says_of_objects_what_stat_says(store):
+    for key in ("one", "folder/two", "folder/three/empty"):
+        await write(store, key, b"" if key.endswith("empty") else key.encode())
+    for each in await store.list_page():
+        assert each == await store.stat(each.key)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        ("", ["al", "all/a", "all/b/c", "all/b/d", "alll", "b"]),
+        ("al", ["al", "all/a", "all/b/c", "all/b/d", "alll"]),
+        ("all", ["all/a", "all/b/c", "all/b/d", "alll"]),
+        ("all/", ["all/a", "all/b/c", "all/b/d"]),
+        ("all/b", ["all/b/c", "all/b/d"]),
+        ("all/b/", ["all/b/c", "all/b/d"]),
+        ("all/b/d", ["all/b/d"]),
+        ("all/b/d/", []),
+        ("all/b/dd", []),
+        ("al/", []),
+        ("/", []),
+        ("all//", []),
+        ("all/../", []),
+        (".", []),
+        ("../", []),
+        ("all/./b", []),
+        ("c\0", []),
+        ("\ud800", []),
+        ("x" * 300, []),
+        ("x/" * 600, []),
+    ],
+)
+async def test_a_prefix_is_text_that_may_end_anywhere(store, beginning, expected):
+    for key in ("al", "all/a", "all/b/c", "all/b/d", "alll", "b"):
+        await write(store, key, b"1")
+    assert keys_of(await store.list_page(beginning)) == expected
+    assert keys_of(await list_all(store, beginning, limit=1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("beginning", "after", "expected"),
+    [
+        ("", "a", ["b/c", "b/d/e", "b/f", "c"]),
+        ("", "b/c", ["b/d/e", "b/f", "c"]),
+        ("", "b/d/e", ["b/f", "c"]),
+        ("", "b/f", ["c"]),
+        ("", "c", []),
+        ("b/", "a", ["b/c", "b/d/e", "b/f"]),
+        ("b/", "b/c", ["b/d/e", "b/f"]),
+        ("b/d", "b/c", ["b/d/e"]),
+        ("b/d", "b/d/e", []),
+        ("b", "c", []),
+    ],
+)
+async def test_a_page_begins_strictly_after_a_key(store, beginning, after, expected):
+    for key in ("a", "b/c", "b/d/e", "b/f", "c"):
+        await write(store, key, b"1")
+    assert keys_of(await store.list_page(beginning, after=after)) == expected
+    assert keys_of(await store.list_page(beginning, after=after, limit=2)) == expected[:2]
+
+
+async def test_what_is_deleted_between_two_pages_neither_comes_nor_stops_the_rest(store):
+    keys = [f"many/{number}/{name}" for number in range(3) for name in ("a", "b")]
+    for key in keys:
+        await write(store, key, b"1")
+    first = keys_of(await store.list_page("many/", limit=3))
+    assert first == keys[:3]
+    await store.delete(keys[2])
+    await store.delete(keys[3])
+    assert keys_of(await store.list_page("many/", after=keys[2])) == keys[4:]
+
+
+async def test_nothing_is_listed_in_a_store_that_was_never_written_to(store):
+    assert await store.list_page() == []
+    assert await store.list_page("folder/", after="folder/one", limit=1) == []
+
+
 async def test_a_probe_of_a_usable_store_is_silent(store):
     await store.probe()
     await write(store, "one", b"1")

@@ -78,6 +78,15 @@ def test_pyvips_has_one_door():
     assert doors == ["transforms/libvips.py"]
 
 
+def test_the_http_client_has_one_door():
+    doors = [
+        name_of(path)
+        for path in FILES
+        if {name.split(".")[0] for name in imports(path)} & {"httpx", "httpcore"}
+    ]
+    assert doors == ["app/outbound.py"]
+
+
 def test_geometry_is_arithmetic_and_nothing_else():
     code = "import sys, transforms.geometry as g; assert 'pyvips' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
