@@ -7,10 +7,28 @@ import hmac
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
-from app.errors import Unauthorised
+from app.errors import ScopeMissing, Unauthorised
 from app.settings import Settings
 from app.signing import Signer
+
+
+class Scope(StrEnum):
+    """What a token may be for."""
+
+    IMAGES = "images:write"
+    """Upload, delete and transform, and read what needs a signature."""
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    """Submit, cancel and retry jobs, and read them."""
+    EVENTS = "events"
+    """Tell of what has changed in a store."""
+    ADMIN = "admin"
+    """Schedules, rules, pauses, and what is to be purged."""
+
+
+_IMPLIED = {Scope.JOBS_READ: Scope.JOBS_WRITE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +59,10 @@ class Access:
         self._required = settings.require_signature
         self._signer = Signer(settings.signing_keys)
         # Digests of equal length compare in a time that tells nothing of the tokens.
-        self._tokens = [_digest(token.get_secret_value()) for token in settings.api_tokens]
+        self._tokens = [
+            (_digest(secret), scopes)
+            for secret, scopes in (split_token(t.get_secret_value()) for t in settings.api_tokens)
+        ]
 
     def check_read(
         self, caller: Caller, path: str, pairs: Iterable[tuple[str, str]], *, by_url: bool
@@ -50,30 +71,53 @@ class Access:
         pairs = list(pairs)
         needed = self._required == "all" or (self._required == "urls" and by_url)
         given = any(name == "sig" for name, _ in pairs)
-        if needed and not given and self._known(caller):
+        if needed and not given and Scope.IMAGES in self._scopes(caller):
             return Grant(expires=None, shared=False)
         if needed or (given and self._signer):
             return Grant(expires=self._signer.verify(path, pairs), shared=True)
         return Grant(expires=None, shared=True)
 
-    def check_write(self, caller: Caller) -> None:
-        """Let an upload, deletion or transform pass, or raise Unauthorised."""
-        if self._tokens:
-            if not self._known(caller):
+    def check(self, caller: Caller, scope: Scope) -> None:
+        """Let a caller do what a scope is for, or raise Unauthorised or ScopeMissing."""
+        if not self._tokens:
+            if caller.forwarded or not _is_loopback(caller.address):
                 raise Unauthorised(
-                    "A bearer token is needed" if caller.token is None else "The token is not known"
+                    "No token is configured, so this answers on loopback alone: set "
+                    "PIXELMILL_API_TOKENS"
                 )
-        elif caller.forwarded or not _is_loopback(caller.address):
+            return
+        scopes = self._scopes(caller)
+        if not scopes:
             raise Unauthorised(
-                "No token is configured, so this answers on loopback alone: set "
-                "PIXELMILL_API_TOKENS"
+                "A bearer token is needed" if caller.token is None else "The token is not known"
             )
+        if scope not in scopes and _IMPLIED.get(scope) not in scopes:
+            raise ScopeMissing(f"The token lacks the scope {scope}")
 
-    def _known(self, caller: Caller) -> bool:
+    def _scopes(self, caller: Caller) -> frozenset[Scope]:
+        """What the caller's token is for: nothing where it is not known."""
         if caller.token is None:
-            return False
+            return frozenset()
         digest = _digest(caller.token)
-        return any(hmac.compare_digest(digest, known) for known in self._tokens)
+        found: frozenset[Scope] = frozenset()
+        for known, scopes in self._tokens:
+            if hmac.compare_digest(digest, known):
+                found |= scopes
+        return found
+
+
+def split_token(text: str) -> tuple[str, frozenset[Scope]]:
+    """The secret and the scopes of `SECRET` or `SECRET@SCOPE+SCOPE`. Raises ValueError."""
+    secret, at, named = text.rpartition("@")
+    if not at:
+        return text, frozenset(Scope)
+    try:
+        scopes = frozenset(Scope(name) for name in named.split("+"))
+    except ValueError:
+        raise ValueError(f"scopes are {', '.join(Scope)}, as in SECRET@jobs:read+events") from None
+    if not secret:
+        raise ValueError("a token is SECRET or SECRET@SCOPE+SCOPE")
+    return secret, scopes
 
 
 def _digest(token: str) -> bytes:

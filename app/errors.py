@@ -13,9 +13,11 @@
     ├── SignatureInvalid       403  missing, wrong or expired
     ├── Unauthorised           401  a bearer token is needed
     ├── Overloaded             503  the queue is longer than this class of request waits
+    ├── BodyTooLarge           413  more is sent than is read
     ├── UploadTimeout          408  the client did not send the body in time
     ├── RenderTimeout          504  the render took longer than it may
     ├── ScopeMissing           403  the token is known, but not for this
+    ├── JobsOff                404  this service keeps no ledger of jobs
     ├── RecordMissing          404  no such job, batch, schedule, rule or delivery
     ├── RecordConflict         409  its state does not allow what is asked
     ├── IdempotencyInFlight    409  a request with this key is under way
@@ -143,6 +145,12 @@ class Overloaded(ServiceError):
     status, code, title = 503, "overloaded", "Too busy"
 
 
+class BodyTooLarge(ServiceError):
+    """More is sent than is read."""
+
+    status, code, title = 413, "body_too_large", "The body is too large"
+
+
 class UploadTimeout(ServiceError):
     """The client did not send the body in time."""
 
@@ -159,6 +167,12 @@ class ScopeMissing(ServiceError):
     """The token is known, but not for this."""
 
     status, code, title = 403, "scope_missing", "The token does not allow this"
+
+
+class JobsOff(ServiceError):
+    """This service keeps no ledger of jobs."""
+
+    status, code, title = 404, "jobs_off", "There are no jobs here"
 
 
 class RecordMissing(ServiceError):

@@ -16,7 +16,7 @@ from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from routers import images, info, kit, ops, problems, thumb, transform
+from routers import images, info, jobs, kit, ops, problems, thumb, transform
 from routers.envelope import Envelope
 from routers.hits import HitPath
 
@@ -73,6 +73,7 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         kit.router,
         images.router,
         transform.router,
+        jobs.router,
         ops.router,
     ):
         app.include_router(router)

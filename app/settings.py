@@ -117,8 +117,9 @@ class Settings(BaseSettings):
     )
     api_tokens: Secrets = Field(
         (),
-        description="Bearer tokens for uploads, deletions and POST /transform. Without one, these "
-        "answer on loopback alone.",
+        description="Bearer tokens for uploads, deletions, POST /transform and jobs, separated by "
+        "commas. `SECRET` may do all, `SECRET@jobs:read+events` what its scopes say. Without one, "
+        "these answer on loopback alone.",
     )
     database: str = Field(
         "sqlite:///./data/pixelmill.db",

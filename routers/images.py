@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from app.access import Scope as AccessScope
 from app.dates import show_http_date
 from app.errors import OriginalMissing, OriginalTooLarge, ServiceError, UploadTimeout
 from app.service import Service
@@ -83,7 +84,7 @@ _KEPT: Final[dict[str, Any]] = {
 async def put_image(id: Id, request: Request) -> Response:  # noqa: A002 - the parameter's name
     """Send the bytes as the body. What is not a picture of a supported format is not kept."""
     service = service_of(request)
-    service.access.check_write(caller_of(request))
+    service.access.check(caller_of(request), AccessScope.IMAGES)
     key = check_key(id)
     data, header = await receive_upload(service, request)
     existed = await _exists(service, key)
@@ -104,7 +105,7 @@ async def put_image(id: Id, request: Request) -> Response:  # noqa: A002 - the p
 async def post_image(request: Request) -> Response:
     """Equal bytes have equal ids, so sending them twice keeps them once."""
     service = service_of(request)
-    service.access.check_write(caller_of(request))
+    service.access.check(caller_of(request), AccessScope.IMAGES)
     data, header = await receive_upload(service, request)
     key = f"{hashlib.sha256(data).hexdigest()[:_DIGITS]}.{header.format.extension}"
     if await _exists(service, key):
@@ -167,7 +168,7 @@ async def get_image(id: Id, request: Request) -> Response:  # noqa: A002 - the p
 async def delete_image(id: Id, request: Request) -> Response:  # noqa: A002 - the parameter's name
     """Deleting what is not there is no error."""
     service = service_of(request)
-    service.access.check_write(caller_of(request))
+    service.access.check(caller_of(request), AccessScope.IMAGES)
     key = check_key(id)
     await service.originals.delete(key)
     await service.renderer.purge(Ref(stored.KIND, key))

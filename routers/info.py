@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Grant
+from app.access import Grant, Scope
 from app.admission import Lane
 from routers import openapi
 from routers.delivery import (
@@ -63,7 +63,7 @@ async def _info(request: Request) -> Response:
     service, pairs, ref, grant = read.service, read.pairs, read.ref, read.grant
     place = flag_of(pairs, "gps", default=False)
     if place:
-        service.access.check_write(read.caller)  # where somebody was is not for everybody
+        service.access.check(read.caller, Scope.IMAGES)  # where somebody was is not for everybody
         grant = Grant(expires=grant.expires, shared=False)
     describer = service.describer
     asked = await while_connected(

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import kits
-from app.access import Grant
+from app.access import Grant, Scope
 from app.admission import Lane
 from app.errors import InvalidRequest
 from app.kits import Kit
@@ -83,7 +83,7 @@ async def _kit(request: Request) -> Response:
     service, pairs, ref = read.service, read.pairs, read.ref
     warm = flag_of(pairs, "warm", default=False)
     if warm:
-        service.access.check_write(read.caller)
+        service.access.check(read.caller, Scope.IMAGES)
     transform = transform_of(service, pairs)
     if transform.trim is not None:
         raise InvalidRequest(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from routers.problems import MEDIA_TYPE
 from transforms.formats import FORMATS
@@ -32,6 +34,47 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "for a year: change it when the original changes.",
         "schema": {"type": "string"},
         "example": "7",
+    },
+    "job": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The job's id.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^/]+$"},
+        "example": "01m86y9z9pz12s0jh091j5caeb",
+    },
+    "state": {
+        "name": "state",
+        "in": "query",
+        "description": "Only those in this state.",
+        "schema": {
+            "type": "string",
+            "enum": ["queued", "running", "succeeded", "failed", "cancelled"],
+        },
+    },
+    "label": {
+        "name": "label",
+        "in": "query",
+        "description": "Only those with this label.",
+        "schema": {"type": "string", "maxLength": 64},
+    },
+    "batch": {
+        "name": "batch",
+        "in": "query",
+        "description": "Only those of this batch.",
+        "schema": {"type": "string", "maxLength": 64},
+    },
+    "cursor": {
+        "name": "cursor",
+        "in": "query",
+        "description": "Where the page begins: `next` of the page before has it.",
+        "schema": {"type": "string", "pattern": "^[0-9a-z]{26}$"},
+    },
+    "limit": {
+        "name": "limit",
+        "in": "query",
+        "description": "How many of them a page has.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50},
     },
     "preset": {
         "name": "preset",
@@ -140,12 +183,12 @@ _MEANINGS: Final = {
     400: "A parameter is invalid; `param` names it",
     401: "A bearer token is needed",
     403: "The signature is not valid, or the source is not allowed",
-    404: "There is no such original",
+    404: "There is no such thing",
     408: "The body did not arrive in time",
-    409: "The original changes while it is read, or its id collides with another",
-    413: "The original is too large",
+    409: "Its state, or another request that is under way, does not allow this",
+    413: "The original, or the body, is too large",
     415: "The original is of no supported format",
-    422: "The original is broken",
+    422: "The original is broken, or an Idempotency-Key came with another body before",
     500: "The service failed",
     502: "The store or the origin failed",
     503: "Too busy: try again after `Retry-After` seconds",
@@ -195,6 +238,12 @@ def parameters(*own: str) -> dict[str, Any]:
         for option in OPTIONS
     ]
     return {"parameters": [*(_OWN[name] for name in own), *table]}
+
+
+def link(path: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """A URL of this service."""
+    query = urlencode(list(pairs), quote_via=quote, safe=",:|")
+    return f"{path}?{query}" if query else path
 
 
 def option_rows() -> list[dict[str, Any]]:

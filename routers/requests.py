@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from app.access import Caller, Grant
-from app.errors import InvalidRequest
+from app.errors import BodyTooLarge, InvalidRequest, JobsOff, UploadTimeout
+from app.jobs.service import Jobs
 from app.service import Service
 from app.sizes import guard_size
 from app.sources import stored, web
@@ -35,6 +37,14 @@ def service_of(request: Request) -> Service:
     """The service that this application runs."""
     service: Service = request.app.state.service
     return service
+
+
+def jobs_of(request: Request) -> Jobs:
+    """The jobs of this service. Raises JobsOff."""
+    jobs = service_of(request).jobs
+    if jobs is None:
+        raise JobsOff("This service has no database of jobs: PIXELMILL_DATABASE is off")
+    return jobs
 
 
 def pairs_of(request: Request) -> list[tuple[str, str]]:
@@ -161,3 +171,39 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
 async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def body_of(request: Request, *, cap: int) -> bytes:
+    """The body, of at most `cap` bytes. Raises BodyTooLarge, UploadTimeout."""
+    timeout = service_of(request).settings.upload_timeout
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > cap:
+                    raise BodyTooLarge(f"The body has more than {cap} bytes")
+    except TimeoutError:
+        raise UploadTimeout(f"The body did not arrive within {timeout:g} s") from None
+    return bytes(body)
+
+
+def read_json(body: bytes) -> Any:
+    """A JSON body. A name that is given twice, or a number that is none, is an InvalidRequest."""
+    try:
+        return json.loads(body, object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The body is not JSON") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidRequest(f"{name[:64]} is given twice", param=name[:64])
+        found[name] = value
+    return found
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise InvalidRequest(f"{text} is not a number of JSON")

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.access import Scope
 from app.admission import Lane
 from routers import openapi
 from routers.delivery import result_response
@@ -31,7 +32,7 @@ async def post_transform(request: Request) -> Response:
     """Send the bytes as the body, and the transform as parameters. Unknown ones are refused."""
     service = service_of(request)
     settings = service.settings
-    service.access.check_write(caller_of(request))
+    service.access.check(caller_of(request), Scope.IMAGES)
     transform = Transform.from_query(
         service.presets.resolve(pairs_of(request)), defaults=settings.defaults, unknown="refuse"
     )

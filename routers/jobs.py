@@ -1,0 +1,234 @@
+"""/jobs: renders that are asked for now and made later."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.access import Scope
+from app.errors import InvalidRequest
+from app.jobs import idempotency
+from app.jobs.ids import is_id
+from app.jobs.records import Job, State
+from app.jobs.spec import JobBody
+from routers import openapi
+from routers.methods import get_and_head
+from routers.requests import (
+    body_of,
+    caller_of,
+    jobs_of,
+    pairs_of,
+    read_json,
+    service_of,
+    value_of,
+)
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_LARGEST: Final = 1 << 20
+_LONGEST_WAIT: Final = 60
+_MOST: Final = 1000
+_USUAL: Final = 50
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
+
+_JOB: Final[dict[str, Any]] = {
+    "content": {
+        "application/json": {
+            "schema": {"type": "object"},
+            "example": {
+                "id": "01m86y9z9pz12s0jh091j5caeb",
+                "state": "queued",
+                "source": "b.jpg",
+                "outputs": [{"transform": "fit=cover&fm=jpeg&h=100&w=200", "target": "out/1.jpg"}],
+                "links": {"self": "/jobs/01m86y9z9pz12s0jh091j5caeb"},
+            },
+        }
+    }
+}
+_HEADERS: Final = {
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "description": "`wait=N`: answer 200 with the job's end if it comes within N seconds "
+            f"(at most {_LONGEST_WAIT}); `respond-async`: do not wait (RFC 7240).",
+            "schema": {"type": "string"},
+            "example": "respond-async, wait=5",
+        },
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A request that is sent again with the same key is done once.",
+            "schema": {"type": "string", "maxLength": idempotency.LONGEST},
+        },
+    ]
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Submit a job",
+    responses={
+        200: {**_JOB, "description": "The job has ended within the time that was waited for"},
+        202: {**_JOB, "description": "The job is accepted: nothing loses it any more"},
+        **openapi.problems(400, 401, 403, 404, 408, 409, 413, 422, 503),
+    },
+    openapi_extra={
+        **_HEADERS,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": JobBody.model_json_schema()}},
+        },
+    },
+)
+async def post_job(request: Request) -> Response:
+    """One original, or several to be merged, and the results that are wanted of it."""
+    service = service_of(request)
+    service.access.check(caller_of(request), Scope.JOBS_WRITE)
+    jobs = jobs_of(request)
+    seconds = _seconds_to_wait(request)
+    key = idempotency_key(request)
+    body = await body_of(request, cap=_LARGEST)
+    draft = jobs.reader.read_job(read_json(body), now=time.time())
+    job, new = await jobs.submit(draft, key=key, fingerprint=hashlib.sha256(body).hexdigest())
+    if seconds:
+        job = await jobs.wait(job.id, seconds)
+    headers = {"location": f"/jobs/{job.id}"}
+    if seconds is not None:
+        headers["preference-applied"] = f"wait={seconds}"
+    if not new:
+        headers["idempotency-replayed"] = "true"
+    status = 200 if seconds and job.state.final else 202
+    return JSONResponse(shown(job), status_code=status, headers=headers)
+
+
+@get_and_head(
+    router,
+    "",
+    summary="Jobs, the newest first",
+    responses=openapi.problems(400, 401, 403, 404, 503),
+    openapi_extra=openapi.own_parameters("state", "label", "batch", "cursor", "limit"),
+)
+async def list_jobs(request: Request) -> dict[str, Any]:
+    """A page of jobs. `next`, where there is more, is the URL of the following page."""
+    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
+    jobs = jobs_of(request)
+    pairs = pairs_of(request)
+    limit = limit_of(pairs)
+    state = value_of(pairs, "state")
+    if state is not None and state not in list(State):
+        raise InvalidRequest(
+            f"state must be one of {', '.join(State)}, got {state[:64]!r}", param="state"
+        )
+    found = await jobs.find_page(
+        limit=limit + 1,
+        state=None if state is None else State(state),
+        label=value_of(pairs, "label"),
+        batch_id=value_of(pairs, "batch"),
+        before=cursor_of(pairs),
+    )
+    return page("/jobs", [shown(job) for job in found], pairs, limit=limit)
+
+
+@get_and_head(
+    router,
+    "/{id}",
+    summary="A job",
+    responses={200: _JOB, **openapi.problems(400, 401, 403, 404, 503)},
+    openapi_extra=openapi.own_parameters("job"),
+)
+async def get_job(request: Request) -> dict[str, Any]:
+    """What has become of a job: its results, or the problem that ended it."""
+    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
+    return shown(await jobs_of(request).find(request.path_params["id"]))
+
+
+@router.post(
+    "/{id}/cancel",
+    summary="Cancel a job",
+    responses={200: _JOB, **openapi.problems(400, 401, 403, 404, 409, 503)},
+    openapi_extra=openapi.own_parameters("job"),
+)
+async def cancel_job(request: Request) -> dict[str, Any]:
+    """A job that runs is stopped. To cancel it twice is no error, but one that has ended stays."""
+    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
+    return shown(await jobs_of(request).cancel(request.path_params["id"]))
+
+
+@router.post(
+    "/{id}/retry",
+    summary="Try a job again that has failed or was cancelled",
+    responses={200: _JOB, **openapi.problems(400, 401, 403, 404, 409, 503)},
+    openapi_extra=openapi.own_parameters("job"),
+)
+async def retry_job(request: Request) -> dict[str, Any]:
+    """It has all its attempts again."""
+    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
+    return shown(await jobs_of(request).retry(request.path_params["id"]))
+
+
+def shown(job: Job) -> dict[str, Any]:
+    """A job as a client is told of it, with links to what can be done."""
+    here = f"/jobs/{job.id}"
+    links = {"self": here, "events": f"{here}/events"}
+    if not job.state.final:
+        links["cancel"] = f"{here}/cancel"
+    elif job.state in (State.FAILED, State.CANCELLED):
+        links["retry"] = f"{here}/retry"
+    if job.batch_id is not None:
+        links["batch"] = f"/batches/{job.batch_id}"
+    return {**job.as_json(), "links": links}
+
+
+def page(
+    path: str, items: list[dict[str, Any]], pairs: list[tuple[str, str]], *, limit: int
+) -> dict[str, Any]:
+    """A page of records of which one more than `limit` was looked for."""
+    told: dict[str, Any] = {"items": items[:limit]}
+    if len(items) > limit:
+        kept = [pair for pair in pairs if pair[0] != "cursor"]
+        told["next"] = openapi.link(path, [*kept, ("cursor", items[limit - 1]["id"])])
+    return told
+
+
+def limit_of(pairs: list[tuple[str, str]]) -> int:
+    """How many records a page has. Raises InvalidRequest."""
+    text = value_of(pairs, "limit")
+    if text is None:
+        return _USUAL
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST:
+        raise InvalidRequest(f"limit must be 1 to {_MOST}, got {text[:64]!r}", param="limit")
+    return int(text)
+
+
+def cursor_of(pairs: list[tuple[str, str]]) -> str | None:
+    """Where a page begins: after the record of this id. Raises InvalidRequest."""
+    text = value_of(pairs, "cursor")
+    if text is not None and not is_id(text):
+        raise InvalidRequest("cursor must be one that a page has given", param="cursor")
+    return text
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The client's key, apart for each path and token. Raises InvalidRequest."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidRequest("Idempotency-Key is given twice", param="Idempotency-Key")
+    key = idempotency.check_key(given[0])
+    owner = f"{request.scope['path']}\n{caller_of(request).token or ''}\n{key}"
+    return hashlib.sha256(owner.encode()).hexdigest()
+
+
+def _seconds_to_wait(request: Request) -> int | None:
+    """For how long `Prefer` asks to wait (RFC 7240). What is not understood does not matter."""
+    match = _WAIT.search(", ".join(request.headers.getlist("prefer")))
+    return None if match is None else min(int(match[1]), _LONGEST_WAIT)
