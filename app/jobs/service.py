@@ -36,12 +36,23 @@ class Jobs:
     """Accepts jobs and tells of them."""
 
     def __init__(
-        self, database: Database, queue: JobQueue, reader: SpecReader, worker: Worker | None
+        self,
+        database: Database,
+        queue: JobQueue,
+        reader: SpecReader,
+        worker: Worker | None,
+        *,
+        rules: Rules,
+        intake: Intake,
+        confirmations: Sender,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.rules = rules
+        self.intake = intake
         self._worker = worker
+        self._confirmations = confirmations
 
     async def submit(
         self, draft: Draft, *, key: str | None = None, fingerprint: str = ""
@@ -134,6 +145,13 @@ class Jobs:
         job = await self.database.write(again)
         self.queue.wake()
         return job
+
+    async def take_message(self, message: Message) -> Taken:
+        """Act on what a store tells. Raises what `Intake.take` and `subscriptions.confirm` do."""
+        if message.confirm is not None:
+            await subscriptions.confirm(self._confirmations, message.confirm)
+        taken = await self.intake.take(message.events)
+        return replace(taken, ignored=taken.ignored + message.ignored)
 
     async def cancel_batch(self, batch_id: str) -> Batch:
         """Cancel a batch and all of its jobs that have not ended. Raises RecordMissing."""
