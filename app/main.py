@@ -16,7 +16,7 @@ from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from routers import images, info, jobs, kit, ops, problems, thumb, transform
+from routers import events, images, info, jobs, kit, ops, problems, rules, thumb, transform
 from routers.envelope import Envelope
 from routers.hits import HitPath
 
@@ -74,6 +74,8 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         images.router,
         transform.router,
         jobs.router,
+        events.router,
+        rules.router,
         ops.router,
     ):
         app.include_router(router)

@@ -43,6 +43,21 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^/]+$"},
         "example": "01m86y9z9pz12s0jh091j5caeb",
     },
+    "rule": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The rule's id, which is yours to choose.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,57}$"},
+        "example": "thumbnails",
+    },
+    "token": {
+        "name": "token",
+        "in": "query",
+        "description": "The token, for a store that can send it in no other way. What is in a URL "
+        "is in logs, too.",
+        "schema": {"type": "string"},
+    },
     "state": {
         "name": "state",
         "in": "query",

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,7 +19,7 @@ from app.jobs.queues import JobQueue
 from app.jobs.rules import Rule
 from app.jobs.s3events import Kind, StoreEvent
 from app.jobs.spec import SpecReader
-from app.jobs.triggers import Change
+from app.jobs.triggers import Change, Outcome
 from app.render import Renderer
 from app.settings import Place
 from app.sources import stored
@@ -71,7 +72,9 @@ class Intake:
         """
         found = [pair for event in events if (pair := self._change(event)) is not None]
         gate = asyncio.Semaphore(_AT_ONCE)
-        completed = await asyncio.gather(*(self._complete(change, kind, gate) for change, kind in found))
+        completed = await asyncio.gather(
+            *(self._complete(change, kind, gate) for change, kind in found)
+        )
         changes = [change for change in completed if change is not None]
         jobs = await self.act(changes, rules=None, outdated=True)
         return Taken(accepted=len(changes), ignored=len(events) - len(changes), jobs=jobs)
@@ -89,16 +92,7 @@ class Intake:
         while waiting:
             if outdated:
                 await self._purge(waiting, rules)
-            outcome = await self._database.write(
-                lambda tx, waiting=waiting: triggers.apply(
-                    tx,
-                    waiting,
-                    rulebook.find_all(tx) if rules is None else rules,
-                    reader=self._reader,
-                    queue=self._queue,
-                    now=time.time(),
-                )
-            )
+            outcome = await self._database.write(partial(self._apply, waiting, rules))
             if outcome.jobs:
                 self._queue.wake()
                 log.info("rules_applied", changes=len(waiting), jobs=outcome.jobs)
@@ -112,6 +106,18 @@ class Intake:
             if waiting:
                 await asyncio.sleep(_PAUSE)
         return jobs
+
+    def _apply(
+        self, changes: Sequence[Change], rules: Sequence[Rule] | None, tx: Connection
+    ) -> Outcome:
+        return triggers.apply(
+            tx,
+            changes,
+            rulebook.find_all(tx) if rules is None else rules,
+            reader=self._reader,
+            queue=self._queue,
+            now=time.time(),
+        )
 
     async def _purge(self, changes: Sequence[Change], rules: Sequence[Rule] | None) -> None:
         """Remove results of what is no more. It comes first: a job's own results are to stay."""
@@ -140,9 +146,7 @@ class Intake:
         version = event.version if event.kind is Kind.CREATED else None
         return Change(key=key, version=version, sequencer=event.sequencer), event.kind
 
-    async def _complete(
-        self, change: Change, kind: Kind, gate: asyncio.Semaphore
-    ) -> Change | None:
+    async def _complete(self, change: Change, kind: Kind, gate: asyncio.Semaphore) -> Change | None:
         """The change with its version, which not every store tells. None where it is gone."""
         if kind is Kind.REMOVED or change.version is not None:
             return change

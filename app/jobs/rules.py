@@ -55,8 +55,10 @@ class RuleBody(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule as it is in the ledger. Times are seconds since the epoch; `since` is when it was
-    made, or replaced another of its id."""
+    """A rule as it is in the ledger. Times are seconds since the epoch.
+
+    `since` is when it was made, or replaced another of its id.
+    """
 
     id: str
     since: float

@@ -29,7 +29,6 @@ from app.sources.base import Ref
 from transforms.inspect import look
 from transforms.transform import Transform
 
-
 FROM_RULE: Final = "rule:"
 """How the origins of jobs begin that a rule has made, because an original is new."""
 

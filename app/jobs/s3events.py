@@ -226,7 +226,9 @@ def _filer_sequencer(entry: Mapping[str, Any]) -> str | None:
     """Nanoseconds of the youngest chunk, or else of the file."""
     attributes, chunks = _mapping(entry.get("attributes")), entry.get("chunks")
     seconds, rest = attributes.get("mtime"), attributes.get("mtime_ns")
-    times = [_mapping(c).get("modified_ts_ns") for c in (chunks if isinstance(chunks, list) else ())]
+    times = [
+        _mapping(c).get("modified_ts_ns") for c in (chunks if isinstance(chunks, list) else ())
+    ]
     if not times and isinstance(seconds, int):
         times = [seconds * 10**9 + (rest if isinstance(rest, int) else 0)]
     known = [time for time in times if isinstance(time, int) and 0 < time < 1 << 64]
@@ -305,4 +307,3 @@ def _loaded(text: str | bytes, name: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise InvalidRequest(f"{name} is not JSON") from None
-

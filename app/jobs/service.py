@@ -10,6 +10,7 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.arrivals import Arrivals, open_arrivals
 from app.jobs.database import Connection, Database
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.housekeeping import Chore, keeping_house
@@ -23,6 +24,7 @@ from app.jobs.writers import Writers
 from app.presets import Presets
 from app.render import Renderer
 from app.settings import Settings
+from app.sources.guard import Resolver
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
@@ -41,18 +43,13 @@ class Jobs:
         queue: JobQueue,
         reader: SpecReader,
         worker: Worker | None,
-        *,
-        rules: Rules,
-        intake: Intake,
-        confirmations: Sender,
+        arrivals: Arrivals,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
-        self.rules = rules
-        self.intake = intake
+        self.arrivals = arrivals
         self._worker = worker
-        self._confirmations = confirmations
 
     async def submit(
         self, draft: Draft, *, key: str | None = None, fingerprint: str = ""
@@ -146,13 +143,6 @@ class Jobs:
         self.queue.wake()
         return job
 
-    async def take_message(self, message: Message) -> Taken:
-        """Act on what a store tells. Raises what `Intake.take` and `subscriptions.confirm` do."""
-        if message.confirm is not None:
-            await subscriptions.confirm(self._confirmations, message.confirm)
-        taken = await self.intake.take(message.events)
-        return replace(taken, ignored=taken.ignored + message.ignored)
-
     async def cancel_batch(self, batch_id: str) -> Batch:
         """Cancel a batch and all of its jobs that have not ended. Raises RecordMissing."""
         return await self.database.write(lambda tx: batches.cancel(tx, batch_id, now=time.time()))
@@ -167,6 +157,7 @@ async def open_jobs(
     renderer: Renderer,
     metrics: Metrics,
     open_bucket: Callable[[str], ObjectStore],
+    resolver: Resolver,
     run: bool,
     stop: asyncio.Event,
 ) -> AsyncIterator[Jobs]:
@@ -190,13 +181,26 @@ async def open_jobs(
                 concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
                 lease=settings.job_lease,
             )
-        jobs = Jobs(database, queue, SpecReader(settings, presets), worker)
+        reader = SpecReader(settings, presets)
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, settings)):
-                yield jobs
+            async with (
+                open_arrivals(
+                    settings,
+                    database=database,
+                    queue=queue,
+                    reader=reader,
+                    renderer=renderer,
+                    originals=originals,
+                    resolver=resolver,
+                    run=run,
+                    stop=stop,
+                ) as arrivals,
+                keeping_house(_chores(database, settings, arrivals)),
+            ):
+                yield Jobs(database, queue, reader, worker, arrivals)
         finally:
             stop.set()
             if working is not None:
@@ -209,7 +213,7 @@ async def open_jobs(
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings) -> list[Chore]:
+def _chores(database: Database, settings: Settings, arrivals: Arrivals) -> list[Chore]:
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -223,4 +227,5 @@ def _chores(database: Database, settings: Settings) -> list[Chore]:
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
         Chore(name="forget", period=300.0, do=forget),
+        Chore(name="look through stores", period=1.0, do=arrivals.poller.look),
     ]

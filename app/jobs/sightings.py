@@ -92,4 +92,3 @@ def _packed(sighting: Sighting) -> str:
 def _sighting(value: str | None) -> Sighting:
     version, sequencer = json.loads(value) if value else (None, None)
     return Sighting(version=version, sequencer=sequencer)
-

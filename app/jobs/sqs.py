@@ -112,10 +112,13 @@ class QueueReader:
             read = s3events.read_message(message["Body"])
             taken = await self._intake.take(read.events)
         except InvalidRequest as error:
-            log.error("event_unreadable", message=message["MessageId"], error=error.detail)
+            log.warning("event_unreadable", message=message["MessageId"], error=error.detail)
             return False
         except ServiceError as error:
             log.warning("event_put_off", message=message["MessageId"], error=error.detail)
+            return False
+        except Exception:
+            log.exception("event_defect", message=message["MessageId"])
             return False
         log.info("events_taken", accepted=taken.accepted, ignored=taken.ignored, jobs=taken.jobs)
         return True

@@ -101,5 +101,5 @@ def _drafts(rule: Rule, key: str, reader: SpecReader, *, now: float) -> list[Dra
         return [rule.draft(reader, key, now=now)]
     except ServiceError as error:
         # The settings, or the presets, are no longer those with which the rule was made.
-        log.error("rule_unusable", rule=rule.id, id=key, error=error.detail)
+        log.warning("rule_unusable", rule=rule.id, id=key, error=error.detail)
         return []
