@@ -227,5 +227,5 @@ def _chores(database: Database, settings: Settings, arrivals: Arrivals) -> list[
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
         Chore(name="forget", period=300.0, do=forget),
-        Chore(name="look through stores", period=1.0, do=arrivals.poller.look),
+        Chore(name="look through stores", period=0.5, do=arrivals.poller.look),
     ]
