@@ -6,111 +6,27 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from app.admission import Lane
 from app.errors import Overloaded
 from app.jobs import intake as intakes
-from app.jobs import ledger, rules, sightings, writers
-from app.jobs.intake import Intake, Taken
-from app.jobs.records import Job
-from app.jobs.rules import RuleBody
-from app.jobs.s3events import Kind, StoreEvent
-from app.jobs.schema import rules as table
+from app.jobs import sightings
+from app.jobs.intake import Taken
 from app.jobs.schema import seen, written
-from app.jobs.writers import Finished
-from app.service import Service, open_service
-from app.settings import Place, Settings
 from app.sources import stored
 from app.sources.base import Ref
-from tests.http import originals as draw
+from tests.jobs.shops import CAT, GONE, Shop, open_shop
 from transforms.transform import Transform
-
-BUCKET = "pictures"
-CAT = StoreEvent(bucket=BUCKET, key="shop/in/cat.jpg", kind=Kind.CREATED, version="v1")
-GONE = replace(CAT, kind=Kind.REMOVED, version=None)
-OUTPUTS = [{"transform": "w=32", "target": "thumbs/{stem}.jpg"}]
-
-
-@dataclass
-class Shop:
-    """A service whose originals lie in a folder that stands for `s3://pictures/shop`.
-
-    It runs no jobs: what it accepts stays queued.
-    """
-
-    service: Service
-    intake: Intake
-    folder: Path
-
-    async def rule(self, name: str = "thumbs", **body: Any) -> None:
-        spec = RuleBody(**{"prefix": "in/", "outputs": OUTPUTS, **body})
-        await self.database.write(lambda tx: rules.put(tx, name, spec, now=time.time()))
-
-    async def tell(self, *events: StoreEvent) -> int:
-        """Returns how many jobs were made."""
-        return (await self.intake.take(events)).jobs
-
-    async def jobs(self) -> list[Job]:
-        return await self.database.read(lambda tx: ledger.find_page(tx, limit=1000))
-
-    async def look(self, name: str = "thumbs") -> None:
-        """Look through the folder for a rule from its beginning, whoever does it."""
-        await self.database.write(lambda tx: tx.execute(table.update().values(poll_at=1.0)))
-        while True:
-            await self.service.jobs.arrivals.poller.look()
-            rule = await self.database.read(lambda tx: rules.find(tx, name))
-            if rule.poll_at is None or rule.poll_at > time.time() + 1000:
-                return
-            await asyncio.sleep(0.02)
-
-    async def write_result(self, place: str) -> str:
-        """Write a result as jobs do. Returns its version."""
-        found = Finished(data=draw.jpeg(), media_type="image/jpeg", place=place)
-        await self.writer.write([found])
-        return (await self.service.originals.stat(place)).version
-
-    @property
-    def writer(self) -> writers.Writers:
-        return writers.Writers(
-            originals=self.service.originals,
-            renderer=self.service.renderer,
-            database=self.database,
-            open_bucket=lambda name: self.service.originals,
-        )
-
-    @property
-    def database(self):
-        return self.service.jobs.database
-
-    def put(self, name: str, width: int = 60) -> None:
-        draw.put(self.folder, name, draw.jpeg(draw.quarters(width, 40)))
 
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    folder = tmp_path / "originals"
-    folder.mkdir()
-    settings = Settings(
-        _env_file=None,
-        database=f"sqlite:///{tmp_path}/ledger.db",
-        originals=f"file:{folder}",
-        results=f"file:{tmp_path}/results",
-        run_jobs=False,
-    )
-    async with open_service(settings) as service:
-        intake = Intake(
-            database=service.jobs.database,
-            queue=service.jobs.queue,
-            reader=service.jobs.reader,
-            renderer=service.renderer,
-            originals=service.originals,
-            place=Place("s3", BUCKET, "shop"),
-        )
-        yield Shop(service, intake, folder)
+    async with open_shop(tmp_path) as opened:
+        yield opened
 
 
 async def test_an_event_that_is_told_three_times_makes_one_job(shop):
@@ -201,7 +117,7 @@ async def test_results_of_before_go_and_those_of_now_stay(shop):
 
     async def kept() -> bool:
         keyed = await service.renderer.identify(Ref(stored.KIND, "in/cat.jpg"), small)
-        tier = (await service.renderer.answer(keyed)).tier
+        tier = (await service.renderer.answer(keyed, lane=Lane.API)).tier
         return tier != "render"
 
     assert [await kept(), await kept()] == [False, True]
@@ -229,18 +145,18 @@ async def test_what_is_told_while_a_result_is_written_waits_for_its_version(
     shop, monkeypatch, whose, jobs
 ):
     await shop.rule(prefix="")
-    store, gate = shop.service.originals, asyncio.Event()
+    store, begun, gate = shop.service.originals, asyncio.Event(), asyncio.Event()
     write = store.write
 
     async def slow(key: str, data: bytes, *, content_type: str):
         stat = await write(key, data, content_type=content_type)
+        begun.set()
         await gate.wait()
         return stat
 
     monkeypatch.setattr(store, "write", slow)
     writing = asyncio.create_task(shop.write_result("thumbs/cat.jpg"))
-    while not (shop.folder / "thumbs/cat.jpg").exists():
-        await asyncio.sleep(0.01)
+    await begun.wait()
     version = (await store.stat("thumbs/cat.jpg")).version if whose == "result" else whose
     event = replace(CAT, key="shop/thumbs/cat.jpg", version=version)
     telling = asyncio.create_task(shop.tell(event))
