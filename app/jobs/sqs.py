@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -66,7 +66,7 @@ class QueueReader:
                     while True:
                         await self._read_some(client)
                         rest = _FIRST_REST
-            await asyncio.sleep(rest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            await asyncio.sleep(rest * secrets.SystemRandom().uniform(0.5, 1.0))
             rest = min(rest * 2, _LONGEST_REST)
 
     @asynccontextmanager

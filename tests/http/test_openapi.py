@@ -81,6 +81,17 @@ def test_the_document_names_every_path(standing):
         ("GET", "/metrics"),
         ("GET", "/schema"),
         ("GET", "/"),
+        ("GET", "/jobs"),
+        ("POST", "/jobs"),
+        ("GET", "/jobs/{id}"),
+        ("POST", "/jobs/{id}/cancel"),
+        ("POST", "/jobs/{id}/retry"),
+        ("POST", "/events/s3"),
+        ("GET", "/rules"),
+        ("POST", "/rules"),
+        ("GET", "/rules/{id}"),
+        ("PUT", "/rules/{id}"),
+        ("DELETE", "/rules/{id}"),
     }
 
 
@@ -122,7 +133,9 @@ def test_every_operation_has_a_name_of_its_own():
 
 
 @pytest.mark.parametrize("operation", GENERATED, ids=" ".join)
-def test_no_request_gets_an_answer_that_is_not_declared(serve, folder, origin, operation):
+def test_no_request_gets_an_answer_that_is_not_declared(
+    serve, folder, origin, operation, tmp_path
+):
     method, path, mode = operation
     folder.put("folder/cat.jpg", draw.jpeg(draw.quarters(90, 60)))
     folder.put("letter.txt", draw.TEXT)
@@ -130,6 +143,7 @@ def test_no_request_gets_an_answer_that_is_not_declared(serve, folder, origin, o
         results="off",
         allowed_sources="127.0.0.1:*",
         allow_private_networks=True,
+        database=f"sqlite:///{tmp_path}/ledger.db",
         # Small results, so that no example takes long.
         max_result_pixels=60_000,
         queue_interactive="1h",
