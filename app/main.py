@@ -16,7 +16,21 @@ from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from routers import events, images, info, jobs, kit, ops, problems, rules, thumb, transform
+from routers import (
+    dead_letters,
+    events,
+    images,
+    info,
+    jobs,
+    kit,
+    ops,
+    problems,
+    queue,
+    rules,
+    thumb,
+    transform,
+    webhooks,
+)
 from routers.envelope import Envelope
 from routers.hits import HitPath
 
@@ -76,6 +90,9 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         jobs.router,
         events.router,
         rules.router,
+        webhooks.router,
+        dead_letters.router,
+        queue.router,
         ops.router,
     ):
         app.include_router(router)

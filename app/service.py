@@ -202,9 +202,9 @@ async def open_service(
                     renderer=renderer,
                     metrics=metrics,
                     open_bucket=lambda name: _open_bucket(name, settings),
-                    resolver=resolver,
                     run=role == "work" or settings.run_jobs,
                     stop=stop_jobs,
+                    resolver=resolver,
                 )
             )
         yield Service(

@@ -184,7 +184,8 @@ def normal_url(url: str) -> str:
 
 def _make_engine(url: str, *, embedded: bool) -> sa.Engine:
     """Connections that begin and end no transaction of their own accord: `Database` does."""
-    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    # What is wrong with a statement is told without its values: some are URLs that are secrets.
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
     if embedded:
         options["connect_args"] = {"timeout": _BUSY_SECONDS}
     else:

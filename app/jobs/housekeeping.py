@@ -7,7 +7,7 @@ process gets it.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,8 +17,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_RANDOM: Final = secrets.SystemRandom()
-"""It has no state that others share, whom a background task would disturb."""
+_RANDOM: Final = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,21 +17,25 @@ import sqlalchemy as sa
 from app.errors import JobPoisoned, RecordMissing, problem_of
 from app.jobs import batches, deliveries
 from app.jobs.database import Connection, upsert
-from app.jobs.ids import new_id
+from app.jobs.ids import is_id, new_id
 from app.jobs.records import Draft, Job, Kind, State, packed_source, shown_problem
-from app.jobs.schema import attempts, jobs, pauses, quarantine
+from app.jobs.schema import DUE, attempts, jobs, pauses, quarantine
 
 MAX_DEATHS: Final = 3
+ALL_LABELS: Final = "*"
 
 # What every job goes through is built once: building a statement costs more than running it.
 _FIND: Final = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
 _FIND_ORPHAN: Final = _FIND.where(
     jobs.c.state == State.RUNNING.value, jobs.c.lease_until <= sa.bindparam("now")
 ).with_for_update()
+_STOPPED: Final = sa.exists().where(
+    pauses.c.label.in_((ALL_LABELS, sa.func.coalesce(jobs.c.label, ALL_LABELS)))
+)
 _BEGIN: Final = (
     jobs.update()
     .where(jobs.c.id == sa.bindparam("job_id"))
-    .where(sa.text("state = 'queued' AND NOT paused"))
+    .where(sa.text(DUE), ~_STOPPED)
     .values(
         state=State.RUNNING.value,
         worker=sa.bindparam("worker"),
@@ -42,6 +46,12 @@ _BEGIN: Final = (
     .returning(jobs)
 )
 _BEGIN_SOUND: Final = _BEGIN.where(jobs.c.deaths == 0)
+_HOLD: Final = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("job_id"))
+    .where(sa.text(DUE), _STOPPED)
+    .values(paused=True, run_after=sa.bindparam("now"))
+)
 _NOTE_ATTEMPT: Final = attempts.insert()
 _END: Final = (
     jobs.update()
@@ -73,7 +83,7 @@ _END_ATTEMPT: Final = (
 )
 _DUE: Final = (
     sa.select(jobs.c.id)
-    .where(sa.text("state = 'queued' AND NOT paused"))
+    .where(sa.text(DUE))
     .where(jobs.c.priority == sa.bindparam("priority"), jobs.c.run_after <= sa.bindparam("now"))
     .order_by(jobs.c.run_after, jobs.c.id)
     .limit(sa.bindparam("most"))
@@ -81,7 +91,6 @@ _DUE: Final = (
 
 _CHUNK: Final = 500
 """Ids in one statement: SQLite takes a bounded number of values."""
-ALL_LABELS: Final = "*"
 
 
 def insert(tx: Connection, drafts: Sequence[Draft], *, now: float) -> list[Job]:
@@ -127,10 +136,21 @@ def insert(tx: Connection, drafts: Sequence[Draft], *, now: float) -> list[Job]:
 
 def find(tx: Connection, job_id: str) -> Job:
     """The job of an id. Raises RecordMissing."""
+    if not is_id(job_id):
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
     row = tx.execute(_FIND, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
     return _job(row)
+
+
+def find_several(tx: Connection, ids: Sequence[str]) -> list[Job]:
+    """The jobs of these ids that there are, in the order of the ids."""
+    found: dict[str, Job] = {}
+    for chunk in _chunks(ids):
+        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
+        found.update((row["id"], _job(row)) for row in rows)
+    return [found[job_id] for job_id in ids if job_id in found]
 
 
 def find_page(
@@ -177,6 +197,8 @@ def begin(
             return None
         row = tx.execute(_BEGIN, given).mappings().first()
     if row is None:
+        # A job that is tried again, or was accepted at that moment, may not be marked yet.
+        tx.execute(_HOLD, given)
         return None
     job = _job(row)
     tx.execute(
@@ -318,6 +340,11 @@ def counts(tx: Connection) -> dict[str, int]:
 def paused_labels(tx: Connection) -> set[str]:
     """Labels whose jobs do not begin."""
     return set(tx.execute(sa.select(pauses.c.label)).scalars())
+
+
+def is_any_quarantined(tx: Connection) -> bool:
+    """Whether there are versions of originals that jobs do not render."""
+    return tx.execute(sa.select(quarantine.c.digest).limit(1)).first() is not None
 
 
 def _bury(tx: Connection, job: Job, *, now: float) -> bool:

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from app.admission import Lane
 from app.errors import InvalidRequest
 from app.jobs import targets
-from app.jobs.records import Job, Output, shown_source
+from app.jobs.records import Job, Output, shown_source, shown_target
 from app.jobs.spec import settled
 from app.jobs.targets import Fields, TargetKind
 from app.render import Answer, Keyed, Renderer
@@ -76,7 +76,7 @@ class Runner:
         ]
         answers = await self._renderer.answer_all(keyeds, lane=Lane.JOBS, seconds=job.timeout)
         sizes = [_size_of(answer.rendered.data) for answer in answers]
-        places = _places(ref, outputs, answers, sizes)
+        places = _places(ref, outputs, answers, sizes, allowed=self._settings.targets)
         await self._writer.write(
             [
                 Finished(
@@ -105,7 +105,7 @@ class Runner:
         data = answer.rendered.data
         shown = {
             "url": self._url(keyed.identity.ref, keyed.transform, place),
-            "target": place,
+            "target": None if place is None else shown_target(place),
             "key": answer.rendered.key,
             "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
             "width": size[0],
@@ -142,11 +142,17 @@ def _places(
     outputs: Sequence[Output],
     answers: Sequence[Answer],
     sizes: Sequence[tuple[int, int]],
+    *,
+    allowed: Sequence[str],
 ) -> list[str | None]:
-    """Where each result goes. Raises InvalidRequest where two would go to one place."""
+    """Where each result goes.
+
+    Raises TargetRefused, and InvalidRequest where it is no place or two would go to one.
+    """
     places: list[str | None] = []
     for number, (output, answer, size) in enumerate(zip(outputs, answers, sizes, strict=True)):
         place = output.target
+        param = f"outputs[{number}].target"
         if place is not None and targets.kind_of(place) is not TargetKind.URL:
             fields = Fields(
                 ref=ref,
@@ -157,8 +163,11 @@ def _places(
                 tile=output.tile,
             )
             place = targets.fill(place, fields)
+        if place is not None:
+            # What is allowed may have changed, and fields come to more than a sample shows.
+            targets.check_place(place, param=param, allowed=allowed)
         if place is not None and place in places:
-            param = f"outputs[{number}].target"
-            raise InvalidRequest(f"{param}: two results would be written to {place}", param=param)
+            shown = shown_target(place)
+            raise InvalidRequest(f"{param}: two results would be written to {shown}", param=param)
         places.append(place)
     return places

@@ -11,24 +11,29 @@ from typing import Final
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
 from app.jobs.arrivals import Arrivals, open_arrivals
+from app.jobs.backlog import BacklogMeter
 from app.jobs.database import Connection, Database
+from app.jobs.dead_letters import DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.housekeeping import Chore, keeping_house
 from app.jobs.migrations import upgrade
+from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
 from app.jobs.runner import Runner
 from app.jobs.spec import SpecReader
+from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
+from app.outbound import Outbound
 from app.presets import Presets
 from app.render import Renderer
 from app.settings import Settings
-from app.sources.guard import Resolver
+from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
-_IN_FLIGHT: Final = 4
+_IN_FLIGHT: Final = 8
 """Jobs in hand for each render: while one renders, others fetch and write."""
 _PATIENCE: Final = (0.02, 0.5)
 """Seconds between looks at a job that is waited for: at first, and at last."""
@@ -43,12 +48,17 @@ class Jobs:
         queue: JobQueue,
         reader: SpecReader,
         worker: Worker | None,
+        *,
+        backlog: BacklogMeter,
         arrivals: Arrivals,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
         self.arrivals = arrivals
+        self.backlog = backlog
+        self.pauses = Pauses(database, queue)
+        self.dead_letters = DeadLetters(database, queue)
         self._worker = worker
 
     async def submit(
@@ -157,19 +167,35 @@ async def open_jobs(
     renderer: Renderer,
     metrics: Metrics,
     open_bucket: Callable[[str], ObjectStore],
-    resolver: Resolver,
     run: bool,
     stop: asyncio.Event,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[Jobs]:
     """Open the ledger, and where `run` says so run a worker until the block ends."""
     database = Database(settings.database)
-    writers = None
+    writers = webhooks = None
     try:
         await asyncio.to_thread(upgrade, database)
         queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
         writers = Writers(
-            originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
+            originals=originals,
+            renderer=renderer,
+            database=database,
+            open_bucket=open_bucket,
+            outbound=Outbound(
+                Guard(
+                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
+                    private_networks=settings.allow_private_networks,
+                    resolver=resolver,
+                    param="target",
+                ),
+                connections=settings.downloads,
+            ),
         )
+        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
+        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
+        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
+        backlog = BacklogMeter(database, metrics=metrics, concurrency=concurrency)
         worker = None
         if run:
             worker = Worker(
@@ -178,7 +204,7 @@ async def open_jobs(
                 runner=Runner(renderer, writers, settings),
                 chores={},
                 metrics=metrics,
-                concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
+                concurrency=concurrency,
                 lease=settings.job_lease,
             )
         reader = SpecReader(settings, presets)
@@ -186,21 +212,20 @@ async def open_jobs(
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with (
-                open_arrivals(
-                    settings,
-                    database=database,
-                    queue=queue,
-                    reader=reader,
-                    renderer=renderer,
-                    originals=originals,
-                    resolver=resolver,
-                    run=run,
-                    stop=stop,
-                ) as arrivals,
-                keeping_house(_chores(database, settings, arrivals)),
-            ):
-                yield Jobs(database, queue, reader, worker, arrivals)
+            async with open_arrivals(
+                settings,
+                database=database,
+                queue=queue,
+                reader=reader,
+                renderer=renderer,
+                originals=originals,
+                resolver=resolver,
+                run=run,
+                stop=stop,
+            ) as arrivals:
+                jobs = Jobs(database, queue, reader, worker, backlog=backlog, arrivals=arrivals)
+                async with keeping_house(_chores(jobs, settings, sender=sender)):
+                    yield jobs
         finally:
             stop.set()
             if working is not None:
@@ -210,10 +235,14 @@ async def open_jobs(
     finally:
         if writers is not None:
             await writers.close()
+        if webhooks is not None:
+            await webhooks.close()
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings, arrivals: Arrivals) -> list[Chore]:
+def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
+    database = jobs.database
+
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -226,6 +255,9 @@ def _chores(database: Database, settings: Settings, arrivals: Arrivals) -> list[
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="send webhooks", period=1.0, do=sender.send_due),
+        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
+        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
         Chore(name="forget", period=300.0, do=forget),
-        Chore(name="look through stores", period=0.5, do=arrivals.poller.look),
+        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
     ]

@@ -30,11 +30,15 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
+_RANDOM: Final = random.SystemRandom()
+
 _RENEWALS: Final = 4
 """Renewals within one lease."""
 _FIRST_BACKOFF: Final = 1.0
 _LONGEST_BACKOFF: Final = 300.0
 _LEDGER_TRIES: Final = 30
+_LOOK_AGAIN: Final = 5.0
+"""Seconds for which it is known whether anything is in quarantine."""
 _TEMPORARY: Final = (408, 409, 429)
 """Statuses below 500 that another attempt may not meet."""
 
@@ -67,6 +71,8 @@ class Worker:
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._in_hand: dict[str, asyncio.Task[None]] = {}
         self._turns = _Turns()
+        self._any_quarantined = False
+        self._look_at = 0.0
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Run jobs until told to stop; those in hand have `drain` more seconds, then go back."""
@@ -157,11 +163,20 @@ class Worker:
             return await chore(job)
         try:
             async with asyncio.timeout(job.timeout):
-                if job.deaths:
+                if await self._may_be_quarantined(job):
                     await self._check_quarantine(job)
                 return await self._runner.run(job)
         except TimeoutError:
             raise JobTimeout(f"The job took more than {job.timeout:g} s") from None
+
+    async def _may_be_quarantined(self, job: Job) -> bool:
+        """Whether the job's original may be in quarantine: mostly, nothing is."""
+        if job.deaths or job.digest is not None:
+            return True
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_AGAIN
+            self._any_quarantined = await self._database.read(ledger.is_any_quarantined)
+        return self._any_quarantined
 
     async def _check_quarantine(self, job: Job) -> None:
         digest = await self._runner.identify(job)
@@ -258,7 +273,7 @@ class _Turns:
 def backoff(failures: int) -> float:
     """Seconds before the next attempt: doubling, and spread over half of that time."""
     longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return longest * _RANDOM.uniform(0.5, 1.0)
 
 
 def _may_pass(problem: Problem) -> bool:
