@@ -18,8 +18,10 @@ from app.jobs.rules import RuleBody
 from app.jobs.s3events import Kind, StoreEvent
 from app.jobs.schema import rules as table
 from app.jobs.writers import Finished
+from app.outbound import Outbound
 from app.service import Service, open_service
 from app.settings import Place, Settings
+from app.sources.guard import Guard
 from tests.http import originals as draw
 
 BUCKET = "pictures"
@@ -73,6 +75,7 @@ class Shop:
             renderer=self.service.renderer,
             database=self.database,
             open_bucket=lambda name: self.service.originals,
+            outbound=Outbound(Guard(allowed=()), connections=1),
         )
 
     @property

@@ -59,7 +59,7 @@ def test_a_rule_is_made_shown_changed_and_deleted(served):
         ({"outputs": IN["outputs"]}, 400, "poll"),
         ({"prefix": "in/", "poll": 1}, 400, "outputs"),
         ({**IN, "outputs": [{"transform": "w=0"}]}, 400, "outputs[0].transform.w"),
-        ({**IN, "outputs": [{"target": "s3://b/{id}"}]}, 403, "outputs[0].target"),
+        ({**IN, "outputs": [{"target": "s3://elsewhere/{id}"}]}, 403, "outputs[0].target"),
         ({**IN, "every": 5}, 400, "every"),
     ],
 )
