@@ -34,12 +34,7 @@ _RULE: Final[dict[str, Any]] = {
         }
     }
 }
-_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": RuleBody.model_json_schema()}},
-    }
-}
+_BODY: Final = openapi.json_body(RuleBody)
 
 
 @router.post(

@@ -166,7 +166,6 @@ def test_no_request_gets_an_answer_that_is_not_declared(serve, folder, origin, o
         results="off",
         allowed_sources="127.0.0.1:*",
         allow_private_networks=True,
-        database=f"sqlite:///{tmp_path}/ledger.db",
         # Small results, so that no example takes long.
         max_result_pixels=60_000,
         queue_interactive="1h",
