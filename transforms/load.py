@@ -31,10 +31,11 @@ LOADERS: Final = {
 
 _JPEG_SHRINKS: Final = (8.0, 4.0, 2.0)
 _PAGED: Final = ("webp", "avif", "gif", "tiff")
-_NEARLY: Final = 1.5
-"""A result is made of a larger one that has this many times its pixels across and down.
+_NEARLY: Final = 1.3
+"""A result is made of the smallest one that has this many times its pixels across and down.
 
-Both are made by Lanczos, which loses so little that the second time hardly shows.
+The steps of a usual ladder are 4/3 and 3/2, and the fewer pixels are read, the better. Each is made
+by Lanczos, which loses so little that even the fifth step shows less than a decoder's shrinking.
 """
 
 Watch = Callable[[libvips.Image], None]
