@@ -116,7 +116,9 @@ _BODY: Final[dict[str, Any]] = {
             "schema": {
                 "anyOf": [
                     {"type": "array", "items": {"type": "object"}, "minItems": 1},
-                    openapi.body_schema(BatchBody),
+                    openapi.json_body(BatchBody)["requestBody"]["content"]["application/json"][
+                        "schema"
+                    ],
                 ]
             }
         },
@@ -227,9 +229,9 @@ async def get_results(request: Request) -> Response:
 async def cancel_batch(request: Request) -> dict[str, Any]:
     """Its jobs that have not ended are cancelled, and no more are added."""
     service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    batches = jobs_of(request).batches
-    batch = await batches.cancel(request.path_params["id"])
-    return await _told(batches, batch.id)
+    jobs = jobs_of(request)
+    batch = await jobs.cancel_batch(request.path_params["id"])
+    return await _told(jobs.batches, batch.id)
 
 
 @router.post(

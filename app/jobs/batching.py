@@ -46,7 +46,7 @@ RETRIES: Final = tuple(_RETRIED)
 
 
 class Batches:
-    """Accepts batches and tells of them. `let_go` stops work on a job in this process."""
+    """Accepts batches and tells of them."""
 
     def __init__(
         self,
@@ -56,14 +56,12 @@ class Batches:
         reader: BatchReader,
         origins: Origins,
         estimator: Estimator,
-        let_go: Callable[[str], None],
     ) -> None:
         self._database = database
         self._queue = queue
         self._reader = reader
         self._origins = origins
         self._estimator = estimator
-        self._let_go = let_go
 
     def read(self, body: Any, options: Mapping[str, Any]) -> Plan:
         """What a client wants, of JSON. Raises InvalidRequest, TargetRefused."""
@@ -159,8 +157,8 @@ class Batches:
                 return
             after = found[-1].id
 
-    async def cancel(self, batch_id: str) -> Batch:
-        """Cancel a batch, and all of its jobs that have not ended.
+    async def cancel(self, batch_id: str) -> tuple[Batch, list[str]]:
+        """Cancel a batch, and all of its jobs that have not ended. Returns those that ran, too.
 
         Raises RecordMissing, and RecordConflict where it has ended otherwise.
         """
@@ -172,9 +170,7 @@ class Batches:
         batch, running = await self._database.write(stop)
         if batch.state is not BatchState.CANCELLED:
             raise RecordConflict(f"The batch has {batch.state} already")
-        for job_id in running:
-            self._let_go(job_id)
-        return batch
+        return batch, running
 
     async def retry(self, batch_id: str, *, only: str) -> tuple[Batch, int]:
         """Queue those jobs of a batch anew that have failed, or were cancelled, or both.

@@ -7,6 +7,7 @@ jobs of one down together with that place goes on from there, whatever happens i
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -89,7 +90,8 @@ class Origins:
         wanted = [stat for stat in listed if _is_selected(stat, selection)]
         # Whatever jobs write is noted before it is there: what is not noted by now is no result.
         begin = since if selection.results else 0.0
-        own = await self._database.read(lambda tx: own_among(tx, wanted, since=begin))
+        now = time.time()
+        own = await self._database.read(lambda tx: own_among(tx, wanted, since=begin, now=now))
         wanted = [stat for stat in wanted if stat.key not in own]
         if selection.missing_only and wanted:
             wanted, page.skipped = await self._only_missing(wanted, read)

@@ -10,24 +10,21 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.arrivals import Arrivals, open_arrivals
 from app.jobs.backlog import BacklogMeter
 from app.jobs.batch_intake import cancel_abandoned
-from app.jobs.batch_spec import BatchReader
+from app.jobs.batch_parts import make_batches
 from app.jobs.batching import Batches
 from app.jobs.database import Connection, Database
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.embedded import EmbeddedQueue
-from app.jobs.estimates import Estimator
-from app.jobs.filling import Filler
 from app.jobs.following import Follower
 from app.jobs.housekeeping import Chore, keeping_house
 from app.jobs.migrations import upgrade
-from app.jobs.missing import Missing
-from app.jobs.origins import Origins
 from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
-from app.jobs.records import Draft, Job, Kind, State
-from app.jobs.reports import Reporter, submit_due
+from app.jobs.records import Batch, Draft, Job, State
+from app.jobs.reports import submit_due
 from app.jobs.runner import Runner
 from app.jobs.spec import SpecReader
 from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
@@ -61,12 +58,14 @@ class Jobs:
         batches: Batches,
         follower: Follower,
         backlog: BacklogMeter,
+        arrivals: Arrivals,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
         self.batches = batches
         self.follower = follower
+        self.arrivals = arrivals
         self.backlog = backlog
         self.pauses = Pauses(database, queue)
         self.dead_letters = DeadLetters(database, queue)
@@ -164,6 +163,17 @@ class Jobs:
         self.queue.wake()
         return job
 
+    async def cancel_batch(self, batch_id: str) -> Batch:
+        """Cancel a batch, and all of its jobs that have not ended.
+
+        Raises RecordMissing, and RecordConflict where it has ended otherwise.
+        """
+        batch, running = await self.batches.cancel(batch_id)
+        if self._worker is not None:
+            for job_id in running:
+                self._worker.let_go(job_id)
+        return batch
+
 
 @asynccontextmanager
 async def open_jobs(
@@ -201,17 +211,16 @@ async def open_jobs(
             ),
         )
         reader = SpecReader(settings, presets)
-        batch_reader = BatchReader(reader, settings)
-        missing = Missing(
+        batching, chores = make_batches(
+            settings,
+            database=database,
+            queue=queue,
+            reader=reader,
+            writers=writers,
             originals=originals,
-            stored_tier=stored_tier,
             renderer=renderer,
-            bucket_of=writers.bucket,
-            settings=settings,
+            stored_tier=stored_tier,
         )
-        origins = Origins(originals=originals, database=database, missing=missing)
-        filler = Filler(database=database, queue=queue, reader=batch_reader, origins=origins)
-        reporter = Reporter(database=database, writer=writers)
         webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
         sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
         concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
@@ -222,33 +231,38 @@ async def open_jobs(
                 database=database,
                 queue=queue,
                 runner=Runner(renderer, writers, settings),
-                chores={Kind.FILL: filler.fill, Kind.REPORT: reporter.report},
+                chores=chores,
                 metrics=metrics,
                 concurrency=concurrency,
                 lease=settings.job_lease,
             )
-        jobs = Jobs(
-            database,
-            queue,
-            reader,
-            worker,
-            batches=Batches(
-                database=database,
-                queue=queue,
-                reader=batch_reader,
-                origins=origins,
-                estimator=Estimator(origins=origins, renderer=renderer, settings=settings),
-                let_go=worker.let_go if worker is not None else lambda _: None,
-            ),
-            follower=Follower(database, stop),
-            backlog=backlog,
-        )
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(jobs, settings, sender=sender)):
-                yield jobs
+            async with open_arrivals(
+                settings,
+                database=database,
+                queue=queue,
+                reader=reader,
+                renderer=renderer,
+                originals=originals,
+                resolver=resolver,
+                run=run,
+                stop=stop,
+            ) as arrivals:
+                jobs = Jobs(
+                    database,
+                    queue,
+                    reader,
+                    worker,
+                    batches=batching,
+                    follower=Follower(database, stop),
+                    backlog=backlog,
+                    arrivals=arrivals,
+                )
+                async with keeping_house(_chores(jobs, settings, sender=sender)):
+                    yield jobs
         finally:
             stop.set()
             if working is not None:
@@ -289,4 +303,5 @@ def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
         Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
         Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
         Chore(name="forget", period=300.0, do=forget),
+        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
     ]

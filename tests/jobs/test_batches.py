@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
 
-from app.jobs import ledger
+from app.jobs import batches, ledger
+from app.jobs.batches import BatchDraft
 from tests.http import originals as draw
 from tests.jobs.posting import NDJSON, ended, lines_of, post, results, until
 from tests.serving import serving
@@ -248,18 +250,51 @@ def test_a_line_that_is_too_long_is_refused_and_the_next_is_not(idle):
     assert [job["line"] for job in results(idle, batch)] == [2, 4]
 
 
+def begun(served):
+    """A connection on which a stream has been begun."""
+    parts = urlsplit(served.url)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=10)
+    head = "POST /batches HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n"
+    connection.sendall(f"{head}content-length: 1000000\r\n\r\n".encode())
+    return connection
+
+
 def test_a_stream_that_is_cut_cancels_what_it_has_brought(idle):
     before = newest(idle)
-    parts = urlsplit(idle.url)
-    body = lines_of({"source": f"{n}.jpg", "outputs": [SMALL]} for n in range(600))
-    with socket.create_connection((parts.hostname, parts.port)) as cut:
-        head = "POST /batches HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n"
-        cut.sendall(f"{head}content-length: 1000000\r\n\r\n".encode() + body)
+    with begun(idle) as cut:
+        cut.sendall(lines_of({"source": f"{n}.jpg", "outputs": [SMALL]} for n in range(600)))
         until(lambda: newest(idle) != before)
     batch = ended(idle, {"id": newest(idle)})
     assert batch["state"] == "cancelled"
     assert "cut" in batch["error"]["detail"]
     assert batch["counts"]["cancelled"] == batch["total"] == 500
+
+
+def test_a_stream_that_brings_nothing_is_not_waited_for(idle, monkeypatch):
+    monkeypatch.setattr("app.jobs.batching._SILENCE", 0.2)
+    monkeypatch.setattr("app.jobs.batch_intake._AT_LATEST", 0.0)
+    lines = [lines_of([{"source": name, "outputs": [SMALL]}]) for name in "ab"]
+    with begun(idle) as stalled:
+        for line in lines:
+            stalled.sendall(line)
+        assert stalled.recv(100).startswith(b"HTTP/1.1 408")
+    batch = ended(idle, {"id": newest(idle)})
+    assert (batch["state"], batch["total"]) == ("cancelled", 2)
+    assert "brought nothing" in batch["error"]["detail"]
+
+
+def test_a_batch_whose_process_has_died_while_it_came_is_cancelled(idle):
+    database = idle.app.api.state.service.jobs.database
+    dead = BatchDraft(cursor=json.dumps({"until": 1.0}))
+    batch = database.write_now(lambda tx: batches.create(tx, dead, now=1.0))
+    held = BatchDraft(cursor=json.dumps({"until": time.time() + 60}))
+    other = database.write_now(lambda tx: batches.create(tx, held, now=1.0))
+    batch = ended(idle, {"id": batch.id})
+    assert (batch["state"], "not read to its end" in batch["error"]["detail"]) == (
+        "cancelled",
+        True,
+    )
+    assert idle.get(f"/batches/{other.id}").json()["state"] == "filling"
 
 
 @pytest.mark.parametrize("streamed", [False, True])
