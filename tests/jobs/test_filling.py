@@ -12,6 +12,7 @@ import pytest
 from app.errors import LedgerUnavailable
 from app.jobs import origins
 from app.jobs.filling import Filler
+from app.jobs.schema import jobs
 from tests.http import originals as draw
 from tests.jobs.posting import ended, lines_of, post, results, until
 
@@ -107,17 +108,17 @@ def test_two_that_fill_one_batch_make_no_job_twice(start, put, short_pages):
     put(*names(12))
     served = start(run_jobs=False)
     batch = post(served, {"select": {"prefix": "in/"}, "outputs": [SMALL]})
-    jobs = served.app.api.state.service.jobs
+    service = served.app.api.state.service.jobs
     job = served.get(f"/jobs?batch={batch['id']}").json()["items"][0]
 
     async def fill_twice():
         filler = Filler(
-            database=jobs.database,
-            queue=jobs.queue,
-            reader=jobs.batches._reader,
-            origins=jobs.batches._origins,
+            database=service.database,
+            queue=service.queue,
+            reader=service.batches._reader,
+            origins=service.batches._origins,
         )
-        found = await jobs.find(job["id"])
+        found = await service.find(job["id"])
         await asyncio.gather(filler.fill(found), filler.fill(found))
 
     asyncio.run(fill_twice())
@@ -263,3 +264,28 @@ def test_cancelling_stops_the_filling_and_trying_again_goes_on(
     batch = ended(served, batch)
     assert (batch["state"], batch["total"]) == ("succeeded", 12)
     assert sources(served, batch) == Counter(names(12))
+
+
+def test_while_a_batch_is_filled_others_have_their_turns(start, put, short_pages, monkeypatch):
+    """Also those that must run alone, as a worker has died with them."""
+    put(*names(6))
+    gate = threading.Event()
+    read_page = origins.Origins.read_page
+
+    async def held(self, plan, read, *, cursor, since):
+        await asyncio.to_thread(gate.wait, 10)
+        return await read_page(self, plan, read, cursor=cursor, since=since)
+
+    monkeypatch.setattr(origins.Origins, "read_page", held)
+    served = start()
+    batch = post(served, {"select": {"prefix": "in/"}, "outputs": [SMALL]})
+    fill = served.get(f"/jobs?batch={batch['id']}").json()["items"][0]
+    until(lambda: served.get(f"/jobs/{fill['id']}").json()["state"] == "running")
+    database = served.app.api.state.service.jobs.database
+    delayed = {"source": "in/00.jpg", "outputs": [SMALL], "delay": 0.5}
+    job = served.client.post("/jobs", json=delayed).json()
+    suspect = jobs.update().where(jobs.c.id == job["id"]).values(deaths=1)
+    database.write_now(lambda tx: tx.execute(suspect))
+    until(lambda: served.get(f"/jobs/{job['id']}").json()["state"] == "succeeded")
+    gate.set()
+    assert ended(served, batch)["total"] == 6
