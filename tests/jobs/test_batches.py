@@ -370,15 +370,16 @@ def test_too_many_failures_stop_the_rest(start, pictures):
 def test_a_report_is_written_when_the_batch_has_ended(start, pictures):
     served = start()
     body = {"sources": ["in/0.jpg", "no.jpg"], "outputs": [SMALL], "retries": 0}
-    for only, lines in (("all", 2), ("failed", 1)):
-        target = f"reports/{only}.ndjson"
-        batch = post(served, {**body, "report": {"target": target, "only": only}})
-
-        def written(batch=batch):
-            return served.get(f"/batches/{batch['id']}").json()["report"].get("places")
-
-        assert until(written) == [target]
-        told = served.get(f"/images/{target}").text.splitlines()
+    made = {
+        only: post(served, {**body, "report": {"target": f"reports/{only}.nd", "only": only}})
+        for only in ("all", "failed")
+    }
+    for (only, batch), lines in zip(made.items(), (2, 1), strict=True):
+        places = until(
+            lambda batch=batch: served.get(f"/batches/{batch['id']}").json()["report"].get("places")
+        )
+        assert places == [f"reports/{only}.nd"]
+        told = served.get(f"/images/{places[0]}").text.splitlines()
         assert len(told) == lines
         assert json.loads(told[-1])["error"]["code"] == "original_missing"
     # What a job has written is no original.

@@ -106,6 +106,7 @@ def test_an_open_quote_holds_no_more_than_one_record_may_have():
         b"\xff",
         b'{"a": 1, "a": 2}',
         b"[NaN]",
+        b"[1e999]",
         b'["\\ud800"]',
         b'["\\u0000"]',
         b'{"\\udfff": 1}',
