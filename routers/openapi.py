@@ -43,6 +43,20 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^/]+$"},
         "example": "01m86y9z9pz12s0jh091j5caeb",
     },
+    "schedule": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The schedule's id, of your own choice.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"},
+        "example": "nightly-cards",
+    },
+    "after": {
+        "name": "cursor",
+        "in": "query",
+        "description": "Where the page begins: `next` of the page before has it.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"},
+    },
     "state": {
         "name": "state",
         "in": "query",

@@ -17,6 +17,7 @@ from app.jobs.migrations import upgrade
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
 from app.jobs.runner import Runner
+from app.jobs.scheduler import JobStarter, Scheduler
 from app.jobs.spec import SpecReader
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
@@ -36,11 +37,17 @@ class Jobs:
     """Accepts jobs and tells of them."""
 
     def __init__(
-        self, database: Database, queue: JobQueue, reader: SpecReader, worker: Worker | None
+        self,
+        database: Database,
+        queue: JobQueue,
+        reader: SpecReader,
+        scheduler: Scheduler,
+        worker: Worker | None,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.scheduler = scheduler
         self._worker = worker
 
     async def submit(
@@ -172,12 +179,14 @@ async def open_jobs(
                 concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
                 lease=settings.job_lease,
             )
-        jobs = Jobs(database, queue, SpecReader(settings, presets), worker)
+        reader = SpecReader(settings, presets)
+        scheduler = Scheduler(database, queue, {"job": JobStarter(reader, queue)})
+        jobs = Jobs(database, queue, reader, scheduler, worker)
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, settings)):
+            async with keeping_house(_chores(database, settings, scheduler)):
                 yield jobs
         finally:
             stop.set()
@@ -191,7 +200,7 @@ async def open_jobs(
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings) -> list[Chore]:
+def _chores(database: Database, settings: Settings, scheduler: Scheduler) -> list[Chore]:
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -203,6 +212,7 @@ def _chores(database: Database, settings: Settings) -> list[Chore]:
             )
 
     return [
+        Chore(name="schedules", period=1.0, do=scheduler.tick),
         Chore(name="close batches", period=2.0, do=close_batches),
         Chore(name="forget", period=300.0, do=forget),
     ]

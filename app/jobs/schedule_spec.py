@@ -1,0 +1,72 @@
+"""What a client posts as a schedule, and what it takes to start what it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol
+
+from pydantic import Field
+
+from app.errors import InvalidRequest, ServiceError
+from app.jobs.database import Connection
+from app.jobs.recurrence import Recurrence, RecurrenceBody
+from app.jobs.spec import validate
+
+KINDS: Final = ("job", "batch")
+"""What a schedule may run."""
+
+
+class ScheduleBody(RecurrenceBody):
+    """What runs, and when."""
+
+    # What is left out has no value, and null is none.
+    job: dict[str, Any] = Field({}, description="What runs: a job, as POST /jobs takes it.")
+    batch: dict[str, Any] = Field(
+        {}, description="What runs instead: a batch, as POST /batches takes it as an object."
+    )
+    catch_up: Literal["one", "none"] = Field(
+        "one", description="What becomes of ticks that were missed: one run for all, or none."
+    )
+    grace: int = Field(
+        60, ge=5, le=86_400, description="Seconds after which a tick counts as missed."
+    )
+    overlap: Literal["skip", "allow"] = Field(
+        "skip",
+        description="What becomes of a tick while the run before has not ended: it is skipped, or "
+        "runs all the same.",
+    )
+
+    @property
+    def kind(self) -> str:
+        """What it runs: one of `KINDS`."""
+        return next(kind for kind in KINDS if kind in self.model_fields_set)
+
+
+class Starter(Protocol):
+    """Accepts what a schedule runs."""
+
+    def check(self, body: Mapping[str, Any], *, now: float) -> None:
+        """Raise InvalidRequest or TargetRefused where a body could not be started."""
+
+    def start(self, tx: Connection, body: Mapping[str, Any], *, origin: str, now: float) -> str:
+        """Accept a job or a batch, queue what it needs, and return its id."""
+
+
+Starters = Mapping[str, Starter]
+"""One for each of `KINDS`."""
+
+
+def read_schedule(body: Any, starters: Starters, *, now: float) -> ScheduleBody:
+    """A schedule whose parts are all sound. Raises InvalidRequest, TargetRefused."""
+    schedule: ScheduleBody = validate(ScheduleBody, body)
+    Recurrence.read(schedule, since=now)
+    given = [kind for kind in KINDS if kind in schedule.model_fields_set]
+    if len(given) != 1:
+        raise InvalidRequest("job or batch is needed, and one of them alone", param="job")
+    kind = schedule.kind
+    try:
+        starters[kind].check(getattr(schedule, kind), now=now)
+    except ServiceError as error:
+        param = kind if error.param is None else f"{kind}.{error.param}"
+        raise type(error)(f"{kind}: {error.detail}", param=param) from None
+    return schedule

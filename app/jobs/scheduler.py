@@ -1,0 +1,143 @@
+"""The schedules of one process: what routers call, and the chore that takes ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+
+from app.errors import LedgerUnavailable, problem_of
+from app.jobs import ledger, schedules
+from app.jobs.database import Connection, Database
+from app.jobs.ids import new_id
+from app.jobs.queues import JobQueue
+from app.jobs.records import shown_problem
+from app.jobs.schedule_spec import Starters, read_schedule
+from app.jobs.schedules import Outcome, Schedule
+from app.jobs.spec import SpecReader
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE: Final = 100
+"""Schedules that are looked after in one round: the others come in the next."""
+_DEFECT: Final = {"title": "Internal error", "status": 500, "code": "internal"}
+
+
+class JobStarter:
+    """Starts single jobs."""
+
+    def __init__(self, reader: SpecReader, queue: JobQueue) -> None:
+        self._reader = reader
+        self._queue = queue
+
+    def check(self, body: Mapping[str, Any], *, now: float) -> None:
+        self._reader.read_job(body, now=now)
+
+    def start(self, tx: Connection, body: Mapping[str, Any], *, origin: str, now: float) -> str:
+        draft = self._reader.read_job(body, now=now, origin=origin)
+        (job,) = ledger.insert(tx, [draft], now=now)
+        self._queue.submit(tx, [job])
+        return job.id
+
+
+class Scheduler:
+    """Keeps schedules and takes their ticks."""
+
+    def __init__(
+        self,
+        database: Database,
+        queue: JobQueue,
+        starters: Starters,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._starters = starters
+        self._clock = clock
+
+    async def put(self, body: Any, schedule_id: str | None = None) -> tuple[Schedule, bool]:
+        """Create a schedule or replace the one of this id. Whether it has been created.
+
+        Raises InvalidRequest, TargetRefused, RecordConflict.
+        """
+        now = self._clock()
+        read = read_schedule(body, self._starters, now=now)
+        chosen = schedule_id or new_id()
+
+        def keep(tx: Connection) -> tuple[Schedule, bool]:
+            created = schedules.put(tx, chosen, read, now=now)
+            return schedules.find(tx, chosen), created
+
+        return await self._database.write(keep)
+
+    async def find(self, schedule_id: str) -> Schedule:
+        """The schedule of an id. Raises RecordMissing."""
+        return await self._database.read(lambda tx: schedules.find(tx, schedule_id))
+
+    async def find_page(self, *, limit: int, after: str | None = None) -> list[Schedule]:
+        """Schedules in the order of their ids, those after the id `after`."""
+        return await self._database.read(
+            lambda tx: schedules.find_page(tx, limit=limit, after=after)
+        )
+
+    async def delete(self, schedule_id: str) -> None:
+        """Forget a schedule. What it has started goes on. Raises RecordMissing."""
+        await self._database.write(lambda tx: schedules.delete(tx, schedule_id))
+
+    async def pause(self, schedule_id: str) -> Schedule:
+        """Have it run no more until it is resumed. Raises RecordMissing."""
+        return await self._database.write(lambda tx: schedules.pause(tx, schedule_id))
+
+    async def resume(self, schedule_id: str) -> Schedule:
+        """Have it run again from its next tick on. Raises RecordMissing."""
+        now = self._clock()
+        return await self._database.write(lambda tx: schedules.resume(tx, schedule_id, now=now))
+
+    async def run(self, schedule_id: str) -> Schedule:
+        """Run what it runs now. Raises RecordMissing, RecordConflict, and as `put` does."""
+        now = self._clock()
+        schedule = await self._database.write(
+            lambda tx: schedules.run(tx, schedule_id, self._starters, now=now)
+        )
+        self._queue.wake()
+        return schedule
+
+    async def tick(self) -> list[Outcome]:
+        """Take every tick that has come and that no other process takes."""
+        now = self._clock()
+        due = await self._database.read(lambda tx: schedules.due(tx, now=now, limit=_AT_ONCE))
+        outcomes = await asyncio.gather(*(self._take(found, now) for found in due))
+        if Outcome.RAN in outcomes:
+            self._queue.wake()
+        return outcomes
+
+    async def _take(self, schedule_id: str, now: float) -> Outcome:
+        """Take a tick. One that cannot be run is noted and passed over: it would fail for ever."""
+        try:
+            outcome = await self._database.write(
+                lambda tx: schedules.take(tx, schedule_id, self._starters, now=now)
+            )
+        except LedgerUnavailable:
+            return Outcome.LEFT
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                log.exception("schedule_failed", schedule=schedule_id)
+            told = _DEFECT if problem is None else shown_problem(problem)
+            await self._pass_over(schedule_id, told, now)
+            outcome = Outcome.REFUSED
+        if outcome is not Outcome.LEFT:
+            log.info("schedule_ticked", schedule=schedule_id, outcome=outcome.value)
+        return outcome
+
+    async def _pass_over(self, schedule_id: str, error: Mapping[str, Any], now: float) -> None:
+        try:
+            await self._database.write(
+                lambda tx: schedules.pass_over(tx, schedule_id, error, now=now)
+            )
+        except LedgerUnavailable:
+            log.warning("ledger_unavailable", schedule=schedule_id)
