@@ -7,8 +7,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +14,8 @@ import typer
 
 # Modules that are slow to load are imported by the commands that need them, so that --help is not.
 from app import __version__
+from app.cli_jobs import batch, demo, jobs_cli, warm
+from app.plain import failing_plainly
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -29,31 +29,14 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(jobs_cli, name="jobs")
+for command in (batch, warm, demo):
+    cli.command()(command)
 
 
 def main() -> None:
     """Run the command line."""
     cli()
-
-
-@contextmanager
-def _failing_plainly() -> Iterator[None]:
-    """Tell what is wrong in one line, without a traceback, and exit with 2."""
-    from pydantic import ValidationError
-
-    try:
-        yield
-    except ValidationError as error:
-        for problem in error.errors():
-            field = "_".join(str(part) for part in problem["loc"]).upper()
-            name = f"PIXELMILL_{field}: " if field else ""
-            print(
-                f"pixelmill: {name}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
-            )
-        raise typer.Exit(2) from None
-    except (ValueError, OSError) as error:
-        print(f"pixelmill: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
 
 
 def _settings(**overrides: Any) -> Settings:
@@ -69,7 +52,7 @@ def serve(
     worker: Annotated[bool | None, typer.Option(help="Run jobs too, behind requests.")] = None,
 ) -> None:
     """Run the service."""
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings(host=host, port=port, run_jobs=worker)
         from app.server import serve as run
         from app.telemetry import configure_logs
@@ -86,7 +69,7 @@ def work(
     ] = None,
 ) -> None:
     """Run jobs, and nothing else, until told to stop."""
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings(job_concurrency=concurrency)
         if settings.database == "off":
             raise ValueError("there are no jobs: PIXELMILL_DATABASE is off")
@@ -114,7 +97,7 @@ def transform(
     from app.offline import Bench
     from transforms.errors import TransformError
 
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings()
         try:
             pairs = _read_options(context.args)
@@ -157,7 +140,7 @@ def explain(
     from transforms.errors import TransformError
     from transforms.transform import Transform
 
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings()
         try:
             wanted = Transform.from_query(
@@ -238,7 +221,7 @@ def sign(
     """Sign a URL with the first of PIXELMILL_KEYS."""
     from app.signing import Signer
 
-    with _failing_plainly():
+    with failing_plainly():
         keys = _settings().signing_keys
         if not keys:
             raise ValueError("set PIXELMILL_KEYS to id:secret")
@@ -249,7 +232,7 @@ def sign(
 @cli.command()
 def config() -> None:
     """Print the effective settings, secrets masked."""
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings()
         for name, value in settings.model_dump(mode="json").items():
             shown = ",".join(map(str, value)) if isinstance(value, list) else value
@@ -260,7 +243,7 @@ def config() -> None:
 @cli.command()
 def doctor() -> None:
     """Look at this machine and these settings, and tell what is wrong with them."""
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings()
         from importlib.metadata import version
 
@@ -307,7 +290,7 @@ def health() -> None:
     import urllib.request
     from urllib.error import HTTPError, URLError
 
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings()
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - what it listens on
         try:
@@ -325,7 +308,7 @@ def health() -> None:
 @cli.command()
 def samples() -> None:
     """Draw a few sample originals into the folder of originals, and print URLs to try."""
-    with _failing_plainly():
+    with failing_plainly():
         settings = _settings()
         from app.samples import draw_samples
         from app.settings import parse_place

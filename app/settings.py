@@ -27,6 +27,8 @@ from transforms.transform import Defaults
 from transforms.values import WHITE
 
 PREFIX: Final = "PIXELMILL_"
+_OF_CLIENTS: Final = ("PIXELMILL_SERVER", "PIXELMILL_TOKEN")
+"""What tells the command line of the service that it speaks to: no settings of one that runs."""
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _UNITS: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -365,6 +367,8 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings of this process. Raises ValueError for a wrong value or unknown name."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in (*os.environ, *dotenv_values(".env")):
+        if name.upper() in _OF_CLIENTS:
+            continue
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             words = [setting.removeprefix(PREFIX).lower() for setting in sorted(known)]
             meant = nearest(name[len(PREFIX) :], words)

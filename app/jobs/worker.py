@@ -24,7 +24,7 @@ from app.errors import JobExpired, JobPoisoned, JobTimeout, LedgerUnavailable, P
 from app.jobs import ledger
 from app.jobs.database import Database
 from app.jobs.queues import JobQueue
-from app.jobs.records import Job, Kind, shown_problem
+from app.jobs.records import Job, Kind, State, shown_problem
 from app.jobs.runner import Runner
 from app.telemetry import Metrics
 
@@ -104,10 +104,11 @@ class Worker:
             return
         self._in_hand[job_id] = task
         try:
-            job = await self._database.read(lambda tx: ledger.find(tx, job_id))
-            suspect = job.deaths > 0 or job.lease_until is not None
-            async with self._turns.alone() if suspect else self._turns.shared():
-                await self._attempt(job_id)
+            async with self._turns.shared():
+                settled = await self._attempt(job_id, sound_only=True)
+            if not settled and await self._is_suspect(job_id):
+                async with self._turns.alone():
+                    await self._attempt(job_id, sound_only=False)
         except asyncio.CancelledError:
             task.uncancel()
             await self._hand_back(job_id)
@@ -116,13 +117,21 @@ class Worker:
         finally:
             del self._in_hand[job_id]
 
-    async def _attempt(self, job_id: str) -> None:
+    async def _attempt(self, job_id: str, *, sound_only: bool) -> bool:
+        """Whether there was an attempt."""
         now = time.time()
         job = await self._database.write(
-            lambda tx: ledger.begin(tx, job_id, worker=self._name, until=now + self._lease, now=now)
+            lambda tx: ledger.begin(
+                tx,
+                job_id,
+                worker=self._name,
+                until=now + self._lease,
+                now=now,
+                sound_only=sound_only,
+            )
         )
         if job is None:
-            return
+            return False
         log.info("job_begun", job=job.id, attempt=job.attempt)
         try:
             results = await self._do(job)
@@ -130,10 +139,16 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is written down
             await self._fail(job, error)
-            return
+            return True
         await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
         self._metrics.attempts.labels("succeeded").inc()
         log.info("job_succeeded", job=job.id, results=len(results))
+        return True
+
+    async def _is_suspect(self, job_id: str) -> bool:
+        """Whether a job has lost a worker, this time or before."""
+        job = await self._database.read(lambda tx: ledger.find(tx, job_id))
+        return job.state is State.RUNNING or (job.state is State.QUEUED and job.deaths > 0)
 
     async def _do(self, job: Job) -> Results:
         if job.expires_at is not None and time.time() > job.expires_at:

@@ -1,0 +1,29 @@
+"""How the command line fails: in one line, without a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+@contextmanager
+def failing_plainly() -> Iterator[None]:
+    """Tell what is wrong in one line, without a traceback, and exit with 2."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        for problem in error.errors():
+            field = "_".join(str(part) for part in problem["loc"]).upper()
+            name = f"PIXELMILL_{field}: " if field else ""
+            print(
+                f"pixelmill: {name}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
+            )
+        raise typer.Exit(2) from None
+    except (ValueError, OSError) as error:
+        print(f"pixelmill: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
