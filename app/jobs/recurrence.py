@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, Protocol, Self
+from typing import Annotated, Any, Final, Protocol, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from app.errors import InvalidRequest
 from app.jobs.spec import Body
@@ -27,11 +27,16 @@ _SHORTEST: Final = 10
 """Seconds. Whoever looks for what is due does so every second or so."""
 _LONGEST: Final = 3660 * _DAY
 _LAST_YEAR: Final = 2199
-_PERIOD: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|h|d)")
+_PERIOD: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": _DAY}
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
+
+# Of two kinds: what is neither is told so here, not once for each.
+Period = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _SHORTEST}, {"type": "string"}]})
+]
 
 
 class RecurrenceBody(Body):
@@ -45,7 +50,7 @@ class RecurrenceBody(Body):
     timezone: str | None = Field(
         None, max_length=64, description="The zone that `cron` is in, as in `Europe/Berlin`; UTC."
     )
-    run_every: int | str | None = Field(
+    run_every: Period | None = Field(
         None,
         description="A period: seconds, or as in `15m`, `6h`, `1d`. Its ticks are whole periods "
         "from `start_at`, or else from when the schedule was made.",
@@ -92,7 +97,7 @@ class Recurrence:
         if body.cron is not None:
             if body.run_every is not None:
                 raise InvalidRequest("run_every cannot be with cron", param="run_every")
-            zone = _read_zone(body.timezone or "UTC")
+            zone = _read_zone("UTC" if body.timezone is None else body.timezone)
             grid = _Cron(_read_cron(body.cron), zone, start_at)
         elif body.run_every is not None:
             period = _read_period(body.run_every)
@@ -225,10 +230,10 @@ def read_time(text: str | None, *, param: str) -> float | None:
     return moment.timestamp()
 
 
-def _read_period(given: int | str) -> int:
+def _read_period(given: Any) -> int:
     """A period in seconds."""
-    seconds = float(given) if isinstance(given, int) else _seconds(given)
-    if seconds is None or not seconds.is_integer():
+    seconds = given if type(given) is int else _seconds(given)
+    if seconds is None or seconds != int(seconds):
         raise InvalidRequest(
             f"run_every must be whole seconds, or such as 90s, 15m, 6h or 1d, got {given!r:.64}",
             param="run_every",
@@ -241,8 +246,8 @@ def _read_period(given: int | str) -> int:
     return int(seconds)
 
 
-def _seconds(text: str) -> float | None:
-    match = _PERIOD.fullmatch(text.strip().lower())
+def _seconds(text: Any) -> float | None:
+    match = _PERIOD.fullmatch(text.strip().lower()) if isinstance(text, str) else None
     return None if match is None else float(match[1]) * _UNITS[match[2]]
 
 
