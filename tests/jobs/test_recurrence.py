@@ -138,7 +138,7 @@ def test_cron_ticks_at_every_minute_that_it_names_and_at_no_other(minute, hour, 
     recurrence = read(cron=f"{minute} {hour} * * {weekday}", timezone=change[0])
     begin = int((day - timedelta(hours=36)).replace(tzinfo=UTC).timestamp())
     end = begin + 3 * 86_400
-    names = "MON TUE WED THU FRI SAT SUN".split()
+    names = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 
     def named(wall: datetime) -> bool:
         return (
@@ -212,10 +212,12 @@ def test_cron_ascends_on_whole_minutes_within_its_bounds(cron, zone, anchor, len
 @given(text=st.text(alphabet="0123456789*/,-LW#MONSUJAN ?@", max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_a_cron_expression_or_an_error_that_says_so(text):
+    refused = None
     try:
         read(cron=text).next_after(MADE)
     except InvalidRequest as error:
-        assert error.param == "cron"
+        refused = error.param
+    assert refused in (None, "cron")
 
 
 @pytest.mark.parametrize(
