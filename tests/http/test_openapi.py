@@ -57,6 +57,10 @@ GENEROUS = settings(
     suppress_health_check=list(HealthCheck),
 )
 IDS = ["cat.jpg", "ring.png", "folder/cat.jpg", "letter.txt", "missing.jpg"]
+SCHEDULE = {
+    "run_every": 60,
+    "job": {"source": "cat.jpg", "outputs": [{"transform": {"w": 9}, "target": "out/cat.jpg"}]},
+}
 PICTURES = {"jpeg": draw.jpeg(draw.quarters(60, 30)), "png": draw.png(draw.ring(30))}
 
 
@@ -155,6 +159,13 @@ def test_no_request_gets_an_answer_that_is_not_declared(serve, folder, origin, t
     if path == "/thumb":
         urls = st.sampled_from([f"{origin.url}/cat.jpg", f"{origin.url}/missing.jpg"])
         fixed["query"] = urls.map(lambda url: {"url": url})
+    if path.startswith("/schedules"):
+        served.client.put("/schedules/nightly", json=SCHEDULE)
+        if "{id}" in path:
+            ids = st.sampled_from(["nightly", "missing"])
+            fixed["path_parameters"] = ids.map(lambda name: {"id": name})
+        if taken:
+            fixed["body"] = st.just(SCHEDULE)
     if "application/octet-stream" in taken:
         fixed["body"] = st.sampled_from(list(PICTURES.values()))
         fixed["media_type"] = st.just("application/octet-stream")
