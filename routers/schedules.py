@@ -212,6 +212,6 @@ def _shown(schedule: Schedule) -> dict[str, Any]:
     links = {"self": here, "run": f"{here}/run"}
     links |= {"resume": f"{here}/resume"} if schedule.paused else {"pause": f"{here}/pause"}
     if schedule.last_id is not None:
-        folder = "jobs" if schedule.kind == "job" else "batches"
+        folder = "jobs" if schedule.body.kind == "job" else "batches"
         links["last"] = f"/{folder}/{schedule.last_id}"
     return {**schedule.as_json(), "links": links}

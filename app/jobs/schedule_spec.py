@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Protocol
 
 from pydantic import Field
@@ -41,15 +41,24 @@ class ScheduleBody(RecurrenceBody):
         """What it runs: one of `KINDS`."""
         return next(kind for kind in KINDS if kind in self.model_fields_set)
 
+    @property
+    def what(self) -> dict[str, Any]:
+        """The body of the job or batch."""
+        return self.job if self.kind == "job" else self.batch
+
+
+Start = Callable[[Connection, str], str]
+"""Accepts a job or a batch in a transaction, with its origin, and returns its id."""
+
 
 class Starter(Protocol):
-    """Accepts what a schedule runs."""
+    """Starts what schedules run."""
 
-    def check(self, body: Mapping[str, Any], *, now: float) -> None:
+    def check(self, body: Any, *, now: float) -> None:
         """Raise InvalidRequest or TargetRefused where a body could not be started."""
 
-    def start(self, tx: Connection, body: Mapping[str, Any], *, origin: str, now: float) -> str:
-        """Accept a job or a batch, queue what it needs, and return its id."""
+    async def prepare(self, body: Any, *, now: float) -> Start:
+        """Look at all that there is to look at before the transaction. Raises ServiceError."""
 
 
 Starters = Mapping[str, Starter]
@@ -65,7 +74,7 @@ def read_schedule(body: Any, starters: Starters, *, now: float) -> ScheduleBody:
         raise InvalidRequest("job or batch is needed, and one of them alone", param="job")
     kind = schedule.kind
     try:
-        starters[kind].check(getattr(schedule, kind), now=now)
+        starters[kind].check(schedule.what, now=now)
     except ServiceError as error:
         param = kind if error.param is None else f"{kind}.{error.param}"
         raise type(error)(f"{kind}: {error.detail}", param=param) from None

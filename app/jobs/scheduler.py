@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -15,7 +17,7 @@ from app.jobs.database import Connection, Database
 from app.jobs.ids import new_id
 from app.jobs.queues import JobQueue
 from app.jobs.records import shown_problem
-from app.jobs.schedule_spec import Starters, read_schedule
+from app.jobs.schedule_spec import Start, Starters, read_schedule
 from app.jobs.schedules import Outcome, Schedule
 from app.jobs.spec import SpecReader
 
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 100
 """Schedules that are looked after in one round: the others come in the next."""
+_MAY_PASS: Final = 500
+"""The status from which on a problem is not of what is asked: a store that is away, say."""
 _DEFECT: Final = {"title": "Internal error", "status": 500, "code": "internal"}
 
 
@@ -33,14 +37,18 @@ class JobStarter:
         self._reader = reader
         self._queue = queue
 
-    def check(self, body: Mapping[str, Any], *, now: float) -> None:
+    def check(self, body: Any, *, now: float) -> None:
         self._reader.read_job(body, now=now)
 
-    def start(self, tx: Connection, body: Mapping[str, Any], *, origin: str, now: float) -> str:
-        draft = self._reader.read_job(body, now=now, origin=origin)
-        (job,) = ledger.insert(tx, [draft], now=now)
-        self._queue.submit(tx, [job])
-        return job.id
+    async def prepare(self, body: Any, *, now: float) -> Start:
+        draft = self._reader.read_job(body, now=now)
+
+        def start(tx: Connection, origin: str) -> str:
+            (job,) = ledger.insert(tx, [replace(draft, origin=origin)], now=now)
+            self._queue.submit(tx, [job])
+            return job.id
+
+        return start
 
 
 class Scheduler:
@@ -98,11 +106,14 @@ class Scheduler:
         return await self._database.write(lambda tx: schedules.resume(tx, schedule_id, now=now))
 
     async def run(self, schedule_id: str) -> Schedule:
-        """Run what it runs now. Raises RecordMissing, RecordConflict, and as `put` does."""
+        """Run what it runs now.
+
+        Raises RecordMissing, RecordConflict, and what stands in the way of its job or batch.
+        """
         now = self._clock()
-        schedule = await self._database.write(
-            lambda tx: schedules.run(tx, schedule_id, self._starters, now=now)
-        )
+        found = await self.find(schedule_id)
+        start = await self._prepare(found, now=now)
+        schedule = await self._database.write(lambda tx: schedules.run(tx, found, start, now=now))
         self._queue.wake()
         return schedule
 
@@ -115,29 +126,37 @@ class Scheduler:
             self._queue.wake()
         return outcomes
 
-    async def _take(self, schedule_id: str, now: float) -> Outcome:
-        """Take a tick. One that cannot be run is noted and passed over: it would fail for ever."""
+    async def _prepare(self, schedule: Schedule, *, now: float) -> Start:
+        body = schedule.body
+        return await self._starters[body.kind].prepare(body.what, now=now)
+
+    async def _take(self, found: Schedule, now: float) -> Outcome:
+        """Take a tick. What cannot be run is passed over, and what cannot yet is left for later."""
         try:
+            start = await self._prepare(found, now=now)
             outcome = await self._database.write(
-                lambda tx: schedules.take(tx, schedule_id, self._starters, now=now)
+                lambda tx: schedules.take(tx, found, start, now=now)
             )
         except LedgerUnavailable:
             return Outcome.LEFT
-        except Exception as error:
-            problem = problem_of(error)
-            if problem is None:
-                log.exception("schedule_failed", schedule=schedule_id)
-            told = _DEFECT if problem is None else shown_problem(problem)
-            await self._pass_over(schedule_id, told, now)
-            outcome = Outcome.REFUSED
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others run
+            outcome = await self._note(found, error, now)
         if outcome is not Outcome.LEFT:
-            log.info("schedule_ticked", schedule=schedule_id, outcome=outcome.value)
+            log.info("schedule_ticked", schedule=found.id, outcome=outcome.value)
         return outcome
 
-    async def _pass_over(self, schedule_id: str, error: Mapping[str, Any], now: float) -> None:
-        try:
-            await self._database.write(
-                lambda tx: schedules.pass_over(tx, schedule_id, error, now=now)
-            )
-        except LedgerUnavailable:
-            log.warning("ledger_unavailable", schedule=schedule_id)
+    async def _note(self, found: Schedule, error: Exception, now: float) -> Outcome:
+        """Note why a tick does not run."""
+        problem = problem_of(error)
+        if problem is None:
+            log.error("schedule_failed", schedule=found.id, exc_info=error)
+        told = _DEFECT if problem is None else shown_problem(problem)
+        later = problem is not None and problem.status >= _MAY_PASS
+        with suppress(LedgerUnavailable):
+            if later:
+                await self._database.write(
+                    lambda tx: schedules.note_delay(tx, found, told, now=now)
+                )
+            else:
+                await self._database.write(lambda tx: schedules.pass_over(tx, found, told, now=now))
+        return Outcome.LEFT if later else Outcome.REFUSED

@@ -21,7 +21,7 @@ from app.errors import InvalidRequest, RecordConflict, RecordMissing
 from app.jobs.database import Connection, insert_once
 from app.jobs.records import State, shown_time
 from app.jobs.recurrence import Recurrence
-from app.jobs.schedule_spec import KINDS, ScheduleBody, Starters
+from app.jobs.schedule_spec import ScheduleBody, Start
 from app.jobs.schema import batches, jobs, schedules
 
 _UPCOMING: Final = 5
@@ -57,21 +57,20 @@ class Schedule:
     error: str | None
 
     @property
-    def kind(self) -> str:
-        """What it runs: one of `KINDS`."""
-        spec = json.loads(self.spec)
-        return next(kind for kind in KINDS if kind in spec)
+    def body(self) -> ScheduleBody:
+        """What the client has sent."""
+        return ScheduleBody.model_validate_json(self.spec)
 
     @property
-    def origin(self) -> str:
-        """What its jobs and batches say of where they come from."""
-        return f"schedule:{self.id}"
+    def recurrence(self) -> Recurrence:
+        """When it runs. Raises InvalidRequest where that cannot be read any more."""
+        return Recurrence.read(self.body, since=self.created_at)
 
     def upcoming(self) -> list[float]:
         """The next ticks, as far as they are allowed to run."""
         if self.next_at is None:
             return []
-        recurrence = _recurrence(self)
+        recurrence = self.recurrence
         most = _UPCOMING
         if recurrence.run_times is not None:
             most = min(most, recurrence.run_times - self.runs)
@@ -115,7 +114,7 @@ def put(tx: Connection, schedule_id: str, body: ScheduleBody, *, now: float) -> 
     if known.spec == spec:
         return False
     first = _first(body, since=known.created_at, now=now)
-    if body.kind != known.kind:
+    if body.kind != known.body.kind:
         fresh |= {"last_at": None, "last_id": None}  # whoever looks for the last run finds its kind
     _change(tx, schedule_id, next_at=None if known.paused else first, **fresh)
     return False
@@ -154,26 +153,27 @@ def resume(tx: Connection, schedule_id: str, *, now: float) -> Schedule:
     """
     schedule = _found(_lock(tx, schedule_id), schedule_id)
     if schedule.paused:
-        next_at = _next(_recurrence(schedule), runs=schedule.runs, now=now)
+        next_at = _next(schedule.recurrence, runs=schedule.runs, now=now)
         _change(tx, schedule_id, paused=False, next_at=next_at)
     return find(tx, schedule_id)
 
 
-def due(tx: Connection, *, now: float, limit: int) -> list[str]:
-    """The ids of schedules of which a tick has come, the longest due first."""
-    query = sa.select(schedules.c.id).where(schedules.c.next_at <= now)
-    return list(tx.execute(query.order_by(schedules.c.next_at).limit(limit)).scalars())
+def due(tx: Connection, *, now: float, limit: int) -> list[Schedule]:
+    """Schedules of which a tick has come, the longest due first."""
+    query = sa.select(schedules).where(schedules.c.next_at <= now)
+    query = query.order_by(schedules.c.next_at).limit(limit)
+    return [Schedule(**row) for row in tx.execute(query).mappings()]
 
 
-def take(tx: Connection, schedule_id: str, starters: Starters, *, now: float) -> Outcome:
-    """Take the tick of a schedule that has come, run what it runs, and move on to the next.
+def take(tx: Connection, found: Schedule, start: Start, *, now: float) -> Outcome:
+    """Take the tick of a schedule that was found due, run it, and move on to the next.
 
-    Raises what its starter raises: then nothing is changed, see `pass_over`.
+    `start` runs what the schedule ran when it was found: one that was replaced since is left.
     """
-    schedule = _lock_due(tx, schedule_id, now=now)
+    schedule = _lock_due(tx, found, now=now)
     if schedule is None:
         return Outcome.LEFT
-    body, recurrence = _body(schedule), _recurrence(schedule)
+    body, recurrence = schedule.body, schedule.recurrence
     outcome = Outcome.RAN
     if body.catch_up == "none" and not _in_time(schedule, recurrence, now - body.grace, now=now):
         outcome = Outcome.MISSED
@@ -181,44 +181,49 @@ def take(tx: Connection, schedule_id: str, starters: Starters, *, now: float) ->
         outcome = Outcome.OVERLAPPED
     if outcome is not Outcome.RAN:
         next_at = _next(recurrence, runs=schedule.runs, now=now)
-        _change(tx, schedule_id, next_at=next_at, skipped=schedule.skipped + 1)
+        _change(tx, schedule.id, next_at=next_at, skipped=schedule.skipped + 1)
         return outcome
     runs = schedule.runs + 1
-    _change(tx, schedule_id, next_at=_next(recurrence, runs=runs, now=now), runs=runs)
-    _start(tx, schedule, starters, now=now)
+    _change(tx, schedule.id, next_at=_next(recurrence, runs=runs, now=now), runs=runs)
+    _start(tx, schedule, start, now=now)
     return outcome
 
 
-def pass_over(tx: Connection, schedule_id: str, error: Mapping[str, Any], *, now: float) -> None:
-    """Move on from a tick that has come and could not be run, and note why."""
-    schedule = _lock_due(tx, schedule_id, now=now)
+def pass_over(tx: Connection, found: Schedule, error: Mapping[str, Any], *, now: float) -> None:
+    """Move on from a tick that has come and cannot be run, and note why."""
+    schedule = _lock_due(tx, found, now=now)
     if schedule is None:
         return
     try:
-        next_at = _next(_recurrence(schedule), runs=schedule.runs, now=now)
-    except InvalidRequest:
+        next_at = _next(schedule.recurrence, runs=schedule.runs, now=now)
+    except (InvalidRequest, ValueError):
         next_at = None  # its zone, say, is no longer known: it ends
     skipped = schedule.skipped + 1
-    _change(tx, schedule_id, next_at=next_at, skipped=skipped, error=json.dumps(error))
+    _change(tx, schedule.id, next_at=next_at, skipped=skipped, error=json.dumps(error))
 
 
-def run(tx: Connection, schedule_id: str, starters: Starters, *, now: float) -> Schedule:
+def note_delay(tx: Connection, found: Schedule, error: Mapping[str, Any], *, now: float) -> None:
+    """Note why a tick that has come is not run yet."""
+    if (schedule := _lock_due(tx, found, now=now)) is not None:
+        _change(tx, schedule.id, error=json.dumps(error))
+
+
+def run(tx: Connection, found: Schedule, start: Start, *, now: float) -> Schedule:
     """Run what a schedule runs, whatever the time. It is not one of its `run_times`.
 
-    Raises RecordMissing, RecordConflict where the last run has not ended, and what its starter
-    raises.
+    Raises RecordMissing, and RecordConflict where the last run has not ended, or it was replaced.
     """
-    schedule = _found(_lock(tx, schedule_id), schedule_id)
-    if _body(schedule).overlap == "skip" and _is_open(tx, schedule.last_id):
+    schedule = _found(_lock(tx, found.id), found.id)
+    if schedule.spec != found.spec:
+        raise RecordConflict("It was replaced by another request at this moment")
+    if schedule.body.overlap == "skip" and _is_open(tx, schedule.last_id):
         raise RecordConflict(f"Its last run, {schedule.last_id}, has not ended")
-    _start(tx, schedule, starters, now=now)
-    return find(tx, schedule_id)
+    _start(tx, schedule, start, now=now)
+    return find(tx, schedule.id)
 
 
-def _start(tx: Connection, schedule: Schedule, starters: Starters, *, now: float) -> None:
-    kind = schedule.kind
-    body = json.loads(schedule.spec)[kind]
-    run_id = starters[kind].start(tx, body, origin=schedule.origin, now=now)
+def _start(tx: Connection, schedule: Schedule, start: Start, *, now: float) -> None:
+    run_id = start(tx, f"schedule:{schedule.id}")
     _change(tx, schedule.id, last_at=now, last_id=run_id, error=None)
 
 
@@ -255,14 +260,6 @@ def _is_open(tx: Connection, run_id: str | None) -> bool:
     return bool(tx.execute(sa.select(job | batch)).scalar())
 
 
-def _body(schedule: Schedule) -> ScheduleBody:
-    return ScheduleBody.model_validate_json(schedule.spec)
-
-
-def _recurrence(schedule: Schedule) -> Recurrence:
-    return Recurrence.read(_body(schedule), since=schedule.created_at)
-
-
 def _lock(tx: Connection, schedule_id: str) -> Schedule | None:
     """The schedule of an id, which nobody else changes until this transaction has ended."""
     query = sa.select(schedules).where(schedules.c.id == schedule_id).with_for_update()
@@ -270,11 +267,12 @@ def _lock(tx: Connection, schedule_id: str) -> Schedule | None:
     return None if row is None else Schedule(**row)
 
 
-def _lock_due(tx: Connection, schedule_id: str, *, now: float) -> Schedule | None:
-    schedule = _lock(tx, schedule_id)
-    if schedule is None or schedule.next_at is None or schedule.next_at > now:
+def _lock_due(tx: Connection, found: Schedule, *, now: float) -> Schedule | None:
+    """The schedule, where it is as it was found and its tick has not been taken."""
+    schedule = _lock(tx, found.id)
+    if schedule is None or schedule.spec != found.spec:
         return None
-    return schedule
+    return None if schedule.next_at is None or schedule.next_at > now else schedule
 
 
 def _found(found: Any, schedule_id: str) -> Schedule:
