@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,16 +93,23 @@ class Replica:
 
 @pytest.fixture
 def replicate(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
-    """Open replicas on one ledger: `replicate(clock)`."""
+    """Open replicas on one ledger in a file: `replicate(clock=clock)`."""
     with ExitStack() as stack:
+        yield partial(_open_replica, stack, f"sqlite:///{tmp_path}/pixelmill.db")
 
-        def open_replica(**options) -> Replica:
-            database = Database(f"sqlite:///{tmp_path}/pixelmill.db")
-            stack.callback(database.close)
-            upgrade(database)
-            return Replica(database, **options)
 
-        yield open_replica
+@pytest.fixture
+def replicate_on_either(ledger_url: str) -> Iterator[Callable[..., Replica]]:
+    """The same on a ledger of either kind."""
+    with ExitStack() as stack:
+        yield partial(_open_replica, stack, ledger_url)
+
+
+def _open_replica(stack: ExitStack, url: str, **options) -> Replica:
+    database = Database(url)
+    stack.callback(database.close)
+    upgrade(database)
+    return Replica(database, **options)
 
 
 @pytest.fixture
@@ -130,9 +138,9 @@ async def test_a_tick_makes_one_job_and_shows_when_the_next_is(replica):
     assert await replica.tick_at(three + 1) == []
 
 
-async def test_replicas_that_look_at_once_make_one_job_for_each_tick(replicate):
+async def test_replicas_that_look_at_once_make_one_job_for_each_tick(replicate_on_either):
     clock = Clock()
-    replicas = [replicate(clock=clock) for _ in range(3)]
+    replicas = [replicate_on_either(clock=clock) for _ in range(3)]
     names = [f"s{number}" for number in range(4)]
     for name in names:
         await replicas[0].put(name, run_every="1m", overlap="allow")
@@ -147,8 +155,8 @@ async def test_replicas_that_look_at_once_make_one_job_for_each_tick(replicate):
         assert (await replicas[0].scheduler.find(name)).runs == 15
 
 
-async def test_replicas_whose_clocks_differ_make_one_job_for_each_tick(replicate):
-    early, late = replicate(), replicate()
+async def test_replicas_whose_clocks_differ_make_one_job_for_each_tick(replicate_on_either):
+    early, late = replicate_on_either(), replicate_on_either()
     await early.put(run_every="1h", overlap="allow")
     for hour in range(1, 6):
         now = NOON + hour * HOUR
@@ -261,7 +269,8 @@ async def test_a_schedule_that_waits_for_a_wrong_clock_goes_on_once_it_is_resume
     assert (await replica.scheduler.resume("s")).next_at == NOON + 3 * HOUR
 
 
-async def test_the_same_body_again_changes_nothing_and_another_begins_anew(replica):
+async def test_the_same_body_again_changes_nothing_and_another_begins_anew(replicate_on_either):
+    replica = replicate_on_either()
     body = {"run_every": "1h", "run_times": 3, "overlap": "allow", "job": JOB}
     _, created = await replica.scheduler.put(body, "s")
     assert created
@@ -292,12 +301,12 @@ async def test_a_run_by_hand_is_beside_the_times_of_the_schedule(replica):
     assert len(await replica.jobs()) == 2
 
 
-async def test_a_tick_that_cannot_be_run_is_noted_and_the_next_comes(replicate):
-    first = replicate(settings=Settings(_env_file=None, targets="s3://out/*"))
+async def test_a_tick_that_cannot_be_run_is_noted_and_the_next_comes(replicate_on_either):
+    first = replicate_on_either(settings=Settings(_env_file=None, targets="s3://out/*"))
     body = {"source": "b.jpg", "outputs": [{"target": "s3://out/{stem}.jpg"}]}
     await first.scheduler.put({"run_every": "1h", "job": body}, "s")
     await first.put("other", run_every="1h")
-    later = replicate()  # the setting has gone
+    later = replicate_on_either()  # the setting has gone
     assert sorted(await later.tick_at(NOON + HOUR)) == [Outcome.RAN, Outcome.REFUSED]
     found = await later.scheduler.find("s")
     assert (found.runs, found.skipped, found.next_at) == (0, 1, NOON + 2 * HOUR)
@@ -320,7 +329,10 @@ async def test_a_schedule_that_can_no_longer_be_read_ends_and_holds_up_nobody(re
     assert json.loads(found.error)["param"] == "timezone"
 
 
-async def test_a_job_and_the_step_to_the_next_tick_are_written_together_or_not_at_all(replica):
+async def test_a_job_and_the_step_to_the_next_tick_are_written_together_or_not_at_all(
+    replicate_on_either,
+):
+    replica = replicate_on_either()
     await replica.put(run_every="1h")
 
     def fail(tx, jobs):
