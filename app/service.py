@@ -200,6 +200,7 @@ async def open_service(
                     presets=presets,
                     originals=originals,
                     renderer=renderer,
+                    stored_tier=stored_tier,
                     metrics=metrics,
                     open_bucket=lambda name: _open_bucket(name, settings),
                     run=role == "work" or settings.run_jobs,

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from pydantic import BaseModel
+
 from routers.problems import MEDIA_TYPE
 from transforms.formats import FORMATS
 from transforms.options import OPTIONS
@@ -252,6 +254,26 @@ def parameters(*own: str) -> dict[str, Any]:
         for option in OPTIONS
     ]
     return {"parameters": [*(_OWN[name] for name in own), *table]}
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body, whole: within an OpenAPI document, its own references lead nowhere."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            name = value["$ref"].rpartition("/")[2]
+            own = {key: part for key, part in value.items() if key != "$ref"}
+            return {**resolve(parts[name]), **own}
+        return {key: resolve(part) for key, part in value.items()}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
 
 
 def link(path: str, pairs: Iterable[tuple[str, str]]) -> str:

@@ -54,7 +54,7 @@ _SCHEDULE: Final[dict[str, Any]] = {
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ScheduleBody.model_json_schema()}},
+        "content": {"application/json": {"schema": openapi.body_schema(ScheduleBody)}},
     }
 }
 _OF_CHANGES: Final = openapi.problems(400, 401, 403, 404, 503)
@@ -175,7 +175,7 @@ async def resume_schedule(request: Request) -> dict[str, Any]:
     summary="Run what a schedule runs, now",
     responses={
         202: {**_SCHEDULE, "description": "It runs: `last_id` and `links.last` say as what"},
-        **openapi.problems(400, 401, 403, 404, 409, 503),
+        **openapi.problems(400, 401, 403, 404, 409, 502, 503, 504),
     },
     openapi_extra=openapi.own_parameters("schedule"),
 )

@@ -146,6 +146,14 @@ class Job:
     results: str | None
     error: str | None
 
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Job:
+        """The job of a row of the ledger."""
+        values = dict(row)
+        values["state"] = State(values["state"])
+        values["kind"] = Kind(values["kind"])
+        return cls(**values)
+
     @property
     def refs(self) -> tuple[Ref, ...]:
         """The original, and those that are merged with it after it."""
@@ -203,7 +211,15 @@ class Batch:
     order: str | None
     cursor: str | None
     report: str | None
+    report_due: bool
     error: str | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Batch:
+        """The batch of a row of the ledger."""
+        values = dict(row)
+        values["state"] = BatchState(values["state"])
+        return cls(**values)
 
     def as_json(self) -> dict[str, Any]:
         """What a client is told, but for the counts."""

@@ -6,20 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
 from app.errors import LedgerUnavailable, problem_of
-from app.jobs import ledger, schedules
+from app.jobs import schedules
 from app.jobs.database import Connection, Database
 from app.jobs.ids import new_id
 from app.jobs.queues import JobQueue
 from app.jobs.records import shown_problem
 from app.jobs.schedule_spec import Start, Starters, read_schedule
 from app.jobs.schedules import Outcome, Schedule
-from app.jobs.spec import SpecReader
 
 log = structlog.get_logger(__name__)
 
@@ -28,27 +26,6 @@ _AT_ONCE: Final = 100
 _MAY_PASS: Final = 500
 """The status from which on a problem is not of what is asked: a store that is away, say."""
 _DEFECT: Final = {"title": "Internal error", "status": 500, "code": "internal"}
-
-
-class JobStarter:
-    """Starts single jobs."""
-
-    def __init__(self, reader: SpecReader, queue: JobQueue) -> None:
-        self._reader = reader
-        self._queue = queue
-
-    def check(self, body: Any, *, now: float) -> None:
-        self._reader.read_job(body, now=now)
-
-    async def prepare(self, body: Any, *, now: float) -> Start:
-        draft = self._reader.read_job(body, now=now)
-
-        def start(tx: Connection, origin: str) -> str:
-            (job,) = ledger.insert(tx, [replace(draft, origin=origin)], now=now)
-            self._queue.submit(tx, [job])
-            return job.id
-
-        return start
 
 
 class Scheduler:

@@ -10,19 +10,31 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.batch_spec import BatchReader
+from app.jobs.batching import Batches
 from app.jobs.database import Connection, Database
 from app.jobs.embedded import EmbeddedQueue
+from app.jobs.estimates import Estimator
+from app.jobs.filling import Filler
+from app.jobs.following import Follower
 from app.jobs.housekeeping import Chore, keeping_house
+from app.jobs.intake import cancel_abandoned
 from app.jobs.migrations import upgrade
+from app.jobs.missing import Missing
+from app.jobs.origins import Origins
 from app.jobs.queues import JobQueue
-from app.jobs.records import Batch, Draft, Job, State
+from app.jobs.records import Draft, Job, Kind, State
+from app.jobs.reports import Reporter, submit_due
 from app.jobs.runner import Runner
-from app.jobs.scheduler import JobStarter, Scheduler
+from app.jobs.schedule_spec import Starters
+from app.jobs.scheduler import Scheduler
 from app.jobs.spec import SpecReader
+from app.jobs.starters import BatchStarter, JobStarter
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
 from app.presets import Presets
 from app.render import Renderer
+from app.results import StoredTier
 from app.settings import Settings
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
@@ -41,12 +53,17 @@ class Jobs:
         database: Database,
         queue: JobQueue,
         reader: SpecReader,
-        scheduler: Scheduler,
         worker: Worker | None,
+        *,
+        batches: Batches,
+        follower: Follower,
+        scheduler: Scheduler,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.batches = batches
+        self.follower = follower
         self.scheduler = scheduler
         self._worker = worker
 
@@ -142,10 +159,6 @@ class Jobs:
         self.queue.wake()
         return job
 
-    async def cancel_batch(self, batch_id: str) -> Batch:
-        """Cancel a batch and all of its jobs that have not ended. Raises RecordMissing."""
-        return await self.database.write(lambda tx: batches.cancel(tx, batch_id, now=time.time()))
-
 
 @asynccontextmanager
 async def open_jobs(
@@ -154,6 +167,7 @@ async def open_jobs(
     presets: Presets,
     originals: ObjectStore,
     renderer: Renderer,
+    stored_tier: StoredTier,
     metrics: Metrics,
     open_bucket: Callable[[str], ObjectStore],
     run: bool,
@@ -168,25 +182,56 @@ async def open_jobs(
         writers = Writers(
             originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
         )
+        reader = SpecReader(settings, presets)
+        batch_reader = BatchReader(reader, settings)
+        missing = Missing(
+            originals=originals,
+            stored_tier=stored_tier,
+            renderer=renderer,
+            bucket_of=writers.bucket,
+            settings=settings,
+        )
+        origins = Origins(originals=originals, database=database, missing=missing)
+        filler = Filler(database=database, queue=queue, reader=batch_reader, origins=origins)
+        reporter = Reporter(database=database, writer=writers)
         worker = None
         if run:
             worker = Worker(
                 database=database,
                 queue=queue,
                 runner=Runner(renderer, writers, settings),
-                chores={},
+                chores={Kind.FILL: filler.fill, Kind.REPORT: reporter.report},
                 metrics=metrics,
                 concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
                 lease=settings.job_lease,
             )
-        reader = SpecReader(settings, presets)
-        scheduler = Scheduler(database, queue, {"job": JobStarter(reader, queue)})
-        jobs = Jobs(database, queue, reader, scheduler, worker)
+        batching = Batches(
+            database=database,
+            queue=queue,
+            reader=batch_reader,
+            origins=origins,
+            estimator=Estimator(origins=origins, renderer=renderer, settings=settings),
+            let_go=worker.let_go if worker is not None else lambda _: None,
+        )
+        starters: Starters = {
+            "job": JobStarter(reader, queue),
+            "batch": BatchStarter(batching, batch_reader, queue),
+        }
+        scheduler = Scheduler(database, queue, starters)
+        jobs = Jobs(
+            database,
+            queue,
+            reader,
+            worker,
+            batches=batching,
+            follower=Follower(database, stop),
+            scheduler=scheduler,
+        )
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, settings, scheduler)):
+            async with keeping_house(_chores(database, queue, scheduler, settings)):
                 yield jobs
         finally:
             stop.set()
@@ -200,9 +245,18 @@ async def open_jobs(
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings, scheduler: Scheduler) -> list[Chore]:
+def _chores(
+    database: Database, queue: JobQueue, scheduler: Scheduler, settings: Settings
+) -> list[Chore]:
+    def close(tx: Connection) -> int:
+        now = time.time()
+        cancel_abandoned(tx, now=now)
+        batches.close_all_done(tx, now=now)
+        return submit_due(tx, queue, now=now)
+
     async def close_batches() -> None:
-        await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
+        if await database.write(close):
+            queue.wake()
 
     async def forget() -> None:
         more = True

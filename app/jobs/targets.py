@@ -103,6 +103,8 @@ def check_template(template: str, *, param: str, allowed: Sequence[str]) -> str:
 
 def fill(template: str, fields: Fields, *, param: str = "target") -> str:
     """The place that a template names. Raises InvalidRequest where it is not one."""
+    if "{" not in template and "}" not in template:
+        return template
     texts = fields.as_mapping()
     filled = []
     try:

@@ -182,7 +182,9 @@ class Worker:
         shown = shown_problem(problem)
 
         def write(tx: Any) -> None:
-            if ledger.fail(tx, job, shown, again_at=again_at, now=now) and again_at is not None:
+            # The time of the end is that of its transaction: ends are told in their order.
+            ended = ledger.fail(tx, job, shown, again_at=again_at, now=time.time())
+            if ended and again_at is not None:
                 self._queue.submit(tx, [ledger.find(tx, job.id)])
 
         await self._insist(write)

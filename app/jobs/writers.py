@@ -18,8 +18,9 @@ from app.jobs.targets import TargetKind
 from app.render import Renderer
 from app.sources import stored
 from app.sources.base import Ref
-from app.stores.base import ObjectStore
+from app.stores.base import ObjectStore, Stat
 
+_LOOKED_UP: Final = 500
 _AT_ONCE: Final = 4
 """Results of one job that are written at once."""
 
@@ -64,6 +65,12 @@ class Writers:
             if versions:
                 await self._database.write(lambda tx: _note(tx, versions))
 
+    def bucket(self, name: str) -> ObjectStore:
+        """The store of a bucket. It stays open until this is closed."""
+        if name not in self._buckets:
+            self._buckets[name] = self._open_bucket(name)
+        return self._buckets[name]
+
     async def close(self) -> None:
         """Let go of connections."""
         for store in self._buckets.values():
@@ -85,10 +92,8 @@ class Writers:
 
     async def _write_bucket(self, result: Finished) -> None:
         bucket, key = targets.split_bucket(result.place)
-        if bucket not in self._buckets:
-            self._buckets[bucket] = self._open_bucket(bucket)
         try:
-            await self._buckets[bucket].write(key, result.data, content_type=result.media_type)
+            await self.bucket(bucket).write(key, result.data, content_type=result.media_type)
         except ServiceError as error:
             raise TargetFailed(f"{result.place}: {error.detail}", param="target") from error
 
@@ -102,6 +107,19 @@ def is_own(tx: Connection, key: str, version: str | None) -> bool:
     if row is None:
         return False
     return row.version is None or version is None or row.version == version
+
+
+def own_among(tx: Connection, stats: Sequence[Stat], *, since: float = 0.0) -> set[str]:
+    """The keys of those objects that are results of jobs, written at this time or later."""
+    found: set[str] = set()
+    for start in range(0, len(stats), _LOOKED_UP):
+        part = {stat.key: stat.version for stat in stats[start : start + _LOOKED_UP]}
+        query = sa.select(written.c.key, written.c.version)
+        query = query.where(written.c.key.in_(part), written.c.at >= since)
+        for key, version in tx.execute(query):
+            if version is None or version == part[key]:
+                found.add(key)
+    return found
 
 
 def _note(tx: Connection, versions: Mapping[str, str | None]) -> None:

@@ -20,10 +20,11 @@ from app.jobs.database import Database
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.migrations import upgrade
 from app.jobs.records import Job, State
-from app.jobs.scheduler import JobStarter, Scheduler
+from app.jobs.scheduler import Scheduler
 from app.jobs.schedules import Outcome
 from app.jobs.schema import jobs, schedules
 from app.jobs.spec import SpecReader
+from app.jobs.starters import JobStarter
 from app.presets import Presets
 from app.settings import Settings
 

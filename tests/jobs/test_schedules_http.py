@@ -128,6 +128,80 @@ def test_a_schedule_runs_by_itself_when_its_time_has_come(serve, tmp_path):
     assert (told["state"], told["runs"]) == ("ended", 1)
 
 
+@pytest.fixture
+def working(serve, tmp_path):
+    """A service that runs jobs."""
+    for name in ("in/a.jpg", "in/b.jpg", "other/c.jpg"):
+        draw.put(tmp_path / "originals", name, draw.jpeg())
+    return serve(database=f"sqlite:///{tmp_path}/pixelmill.db")
+
+
+def run_to_its_end(served, name):
+    """The batch that a schedule runs now, when it has ended."""
+    run = served.client.post(f"/schedules/{name}/run")
+    assert run.status_code == 202, run.text
+    deadline = time.monotonic() + 20
+    while True:
+        batch = served.get(run.headers["location"]).json()
+        if "finished_at" in batch:
+            return batch
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_selection_is_made_anew_by_each_run(working, tmp_path):
+    batch = {
+        "select": {"prefix": "in/", "missing_only": True},
+        "outputs": [{"transform": {"w": 20}, "target": "out/{stem}.jpg"}],
+    }
+    body = {"cron": "0 3 * * *", "batch": batch}
+    assert working.client.put("/schedules/nightly", json=body).status_code == 201
+    first = run_to_its_end(working, "nightly")
+    assert (first["state"], first["total"], first["origin"]) == (
+        "succeeded",
+        2,
+        "schedule:nightly",
+    )
+    draw.put(tmp_path / "originals", "in/new.jpg", draw.jpeg())
+    second = run_to_its_end(working, "nightly")
+    assert (second["total"], second["skipped"]) == (1, 2)
+    assert working.get("/images/out/new.jpg").status_code == 200
+    assert working.get("/images/out/c.jpg").status_code == 404
+
+
+def test_a_list_and_a_manifest_may_be_scheduled_too(working, tmp_path):
+    outputs = [{"transform": {"w": 20}, "target": "out/{id}"}]
+    for name, batch in (
+        ("sources", {"sources": ["in/a.jpg", "other/c.jpg"], "outputs": outputs}),
+        ("jobs", {"jobs": [{"source": "in/a.jpg", "outputs": outputs}]}),
+        ("manifest", {"manifest": "list.ndjson", "outputs": outputs}),
+    ):
+        body = {"cron": "0 3 * * *", "batch": batch}
+        assert working.client.put(f"/schedules/{name}", json=body).status_code == 201
+    missing = working.client.post("/schedules/manifest/run")
+    assert (missing.status_code, missing.json()["param"]) == (400, "manifest")
+    draw.put(tmp_path / "originals", "list.ndjson", b'{"source": "in/b.jpg"}\n')
+    for name, total in (("sources", 2), ("jobs", 1), ("manifest", 1)):
+        batch = run_to_its_end(working, name)
+        assert (batch["state"], batch["total"]) == ("succeeded", total)
+    assert working.get("/images/out/in/b.jpg").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("batch", "param"),
+    [
+        ({"sources": ["b.jpg"] * 1001, "outputs": [{}]}, "batch.sources"),
+        ({"sources": ["b.jpg", "/b"], "outputs": [{}]}, "batch.sources[1]"),
+        ({"jobs": [{"source": "b.jpg"}]}, "batch.jobs[0]"),
+        ({"sources": ["b.jpg"], "outputs": [{}], "dry_run": True}, "batch.dry_run"),
+    ],
+)
+def test_a_batch_that_could_not_be_run_is_refused_at_once(served, batch, param):
+    body = {"cron": "0 3 * * *", "batch": batch}
+    answer = served.client.put("/schedules/a", json=body)
+    assert (answer.status_code, answer.json()["param"]) == (400, param)
+
+
 def test_to_change_a_schedule_takes_another_scope_than_to_look(serve, tmp_path):
     served = serve(
         database=f"sqlite:///{tmp_path}/pixelmill.db",
@@ -170,8 +244,12 @@ def test_an_id_that_is_none_is_told(served, name):
         (b"[]", None),
         (b'{"cron": "0 3 * * *", "cron": "0 4 * * *"}', "cron"),
         (b'{"cron": "0 3 * * *", "job": {"source": "b.jpg"}}', "job.outputs"),
-        (b'{"run_every": 60, "timezone": "\\ud800"}', "timezone"),
-        (b'{"cron": "\\u0000 3 * * *"}', "cron"),
+        (b'{"run_every": 60, "timezone": "\\ud800"}', None),
+        (b'{"cron": "\\u0000 3 * * *"}', None),
+        (b'{"cron": "0 3 * * *", "batch": {"select": {}}}', "batch.outputs"),
+        (b'{"cron": "0 3 * * *", "batch": {"select": {"prefix": 1}}}', "batch.select.prefix"),
+        (b'{"cron": "0 3 * * *", "batch": {"outputs": []}}', "batch.outputs"),
+        (b'{"cron": "0 3 * * *", "batch": {"manifest": "list.txt"}}', "batch.manifest"),
     ],
 )
 def test_a_body_that_is_wrong_is_told_by_the_name_of_what_is_wrong(served, body, param):
