@@ -124,6 +124,13 @@ class Database:
         group = [(work, done) for work, done in group if done.set_running_or_notify_cancel()]
         if not group:
             return
+        if len(group) == 1:
+            ((work, done),) = group
+            try:
+                done.set_result(self._transact(work, "BEGIN IMMEDIATE"))
+            except Exception as failure:  # noqa: BLE001 - told to the one who waits
+                done.set_exception(failure)
+            return
         try:
             outcomes = self._transact(
                 lambda tx: [_attempt(tx, work) for work, _ in group], "BEGIN IMMEDIATE"

@@ -7,7 +7,6 @@ equal versions and transforms have equal keys and bytes.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from app.render import Answer, Keyed, Renderer
 from app.settings import Settings
 from app.sources import web
 from app.sources.base import Ref
-from transforms.inspect import look
+from transforms.inspect import look, peek
 from transforms.transform import Transform
 
 
@@ -70,7 +69,7 @@ class Runner:
             for output in outputs
         ]
         answers = await self._renderer.answer_all(keyeds, lane=Lane.JOBS, seconds=job.timeout)
-        sizes = await asyncio.to_thread(lambda: [_size_of(answer) for answer in answers])
+        sizes = [_size_of(answer.rendered.data) for answer in answers]
         places = _places(ref, outputs, answers, sizes)
         await self._writer.write(
             [
@@ -126,8 +125,9 @@ class Runner:
         return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
-def _size_of(answer: Answer) -> tuple[int, int]:
-    size = look(answer.rendered.data).size
+def _size_of(data: bytes) -> tuple[int, int]:
+    _, size = peek(data)
+    size = size or look(data).size  # AVIF and TIFF do not tell it at their beginning
     return size.width, size.height
 
 
