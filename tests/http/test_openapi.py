@@ -138,7 +138,7 @@ def test_no_request_gets_an_answer_that_is_not_declared(serve, folder, origin, t
     method, path, mode = operation
     folder.put("folder/cat.jpg", draw.jpeg(draw.quarters(90, 60)))
     folder.put("letter.txt", draw.TEXT)
-    of_jobs = path.startswith(("/jobs", "/schedules"))
+    of_jobs = path.startswith(("/jobs", "/batches", "/schedules"))
     served = serve(
         results="off",
         database=f"sqlite:///{tmp_path}/pixelmill.db" if of_jobs else "off",

@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from app.errors import InvalidRequest, RecordConflict, RecordMissing, TargetRefused
+from app.errors import (
+    InvalidRequest,
+    RecordConflict,
+    RecordMissing,
+    SourceTimeout,
+    TargetRefused,
+)
 from app.jobs import ledger
 from app.jobs.database import Database
 from app.jobs.embedded import EmbeddedQueue
@@ -315,6 +321,29 @@ async def test_a_tick_that_cannot_be_run_is_noted_and_the_next_comes(replicate_o
     assert await later.jobs() == []
     assert Outcome.RAN in await first.tick_at(NOON + 2 * HOUR)
     assert (await first.scheduler.find("s")).error is None
+
+
+async def test_a_store_that_is_away_delays_a_tick_and_does_not_lose_it(replica):
+    class Looking(JobStarter):
+        away = True
+
+        async def prepare(self, body, *, now):
+            if self.away:
+                raise SourceTimeout("The store does not answer")
+            return await super().prepare(body, now=now)
+
+    starter = Looking(SpecReader(replica.settings, Presets()), replica.queue)
+    scheduler = Scheduler(replica.database, replica.queue, {"job": starter}, clock=replica.clock)
+    made = await replica.put(run_every="1h")
+    replica.clock.now = NOON + HOUR
+    assert await scheduler.tick() == [Outcome.LEFT]
+    found = await scheduler.find("s")
+    assert (found.next_at, found.skipped) == (made.next_at, 0)
+    assert json.loads(found.error)["code"] == "source_timeout"
+    replica.clock.now += 300
+    starter.away = False
+    assert await scheduler.tick() == [Outcome.RAN]
+    assert (await scheduler.find("s")).error is None
 
 
 async def test_a_schedule_that_can_no_longer_be_read_ends_and_holds_up_nobody(replica):

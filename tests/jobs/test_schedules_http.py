@@ -115,17 +115,22 @@ def test_a_schedule_is_paused_and_resumed(served):
     assert "next_at" in resumed
 
 
-def test_a_schedule_runs_by_itself_when_its_time_has_come(serve, tmp_path):
+def test_schedules_run_by_themselves_and_once_where_there_are_two_services(serve, tmp_path):
     draw.put(tmp_path / "originals", "b.jpg", draw.jpeg())
-    served = serve(database=f"sqlite:///{tmp_path}/pixelmill.db")
-    soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
-    served.client.put("/schedules/once", json={"start_at": soon, "job": JOB})
+    one, two = (serve(database=f"sqlite:///{tmp_path}/pixelmill.db") for _ in range(2))
+    soon = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
+    names = [f"once-{number}" for number in range(6)]
+    for name in names:
+        job = {"source": "b.jpg", "outputs": [{"target": f"out/{name}.jpg"}]}
+        body = {"start_at": soon, "job": job}
+        assert one.client.put(f"/schedules/{name}", json=body).status_code == 201
     deadline = time.monotonic() + 20
-    while served.get("/images/out/1.jpg").status_code != 200:
+    while not all(two.get(f"/images/out/{name}.jpg").status_code == 200 for name in names):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    told = served.get("/schedules/once").json()
-    assert (told["state"], told["runs"]) == ("ended", 1)
+    told = two.get("/schedules").json()["items"]
+    assert [(item["state"], item["runs"]) for item in told] == [("ended", 1)] * len(names)
+    assert len(one.get("/jobs").json()["items"]) == len(names)
 
 
 @pytest.fixture
