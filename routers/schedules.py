@@ -28,7 +28,7 @@ from routers.requests import (
     value_of,
 )
 
-router = APIRouter(prefix="/schedules", tags=["schedules"])
+router = APIRouter(prefix="/schedules", tags=["jobs"])
 
 _LARGEST: Final = 1 << 20
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", re.ASCII)

@@ -11,14 +11,10 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
 log = structlog.get_logger(__name__)
-
-_CHANCE: Final = random.SystemRandom()
-"""Of its own: a process whose numbers are seeded keeps them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,4 +45,4 @@ async def _repeat(chore: Chore) -> None:
         except Exception:
             log.exception("chore_failed", chore=chore.name)
         # Spread out, so that replicas started together do not all ask at once.
-        await asyncio.sleep(chore.period * _CHANCE.uniform(0.8, 1.2))
+        await asyncio.sleep(chore.period * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
