@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -79,6 +80,8 @@ _DUE: Final = (
     .limit(sa.bindparam("most"))
 )
 
+_FIELDS: Final = tuple(Job.__dataclass_fields__)
+_VALUES: Final = attrgetter(*_FIELDS)
 _CHUNK: Final = 500
 """Ids in one statement: SQLite takes a bounded number of values."""
 ALL_LABELS: Final = "*"
@@ -419,7 +422,7 @@ def _held(job: Job) -> sa.ColumnElement[bool]:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in Job.__dataclass_fields__}
+    return dict(zip(_FIELDS, _VALUES(job), strict=True))
 
 
 def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:

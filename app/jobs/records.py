@@ -13,6 +13,7 @@ from app.errors import Problem
 from app.sources import stored, web
 from app.sources.base import Ref
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 PRIORITIES: Final = (0, 1, 2)
 """Low, normal, high: the higher goes first."""
 
@@ -246,7 +247,7 @@ class Batch:
 
 def packed_source(refs: Sequence[Ref]) -> str:
     """The originals of a job as the ledger keeps them."""
-    return json.dumps([[ref.kind, ref.name] for ref in refs], ensure_ascii=False)
+    return _ENCODER.encode([[ref.kind, ref.name] for ref in refs])
 
 
 def shown_source(refs: Sequence[Ref]) -> Any:
