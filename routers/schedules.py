@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -10,9 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.access import Scope
-from app.errors import InvalidRequest
 from app.jobs.records import shown_time
-from app.jobs.schedule_spec import ScheduleBody
+from app.jobs.schedule_spec import ScheduleBody, check_id
 from app.jobs.scheduler import Scheduler
 from app.jobs.schedules import Schedule
 from routers import openapi
@@ -31,7 +29,6 @@ from routers.requests import (
 router = APIRouter(prefix="/schedules", tags=["jobs"])
 
 _LARGEST: Final = 1 << 20
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", re.ASCII)
 _SCHEDULE: Final[dict[str, Any]] = {
     "content": {
         "application/json": {
@@ -93,7 +90,7 @@ async def list_schedules(request: Request) -> dict[str, Any]:
     limit = limit_of(pairs)
     after = value_of(pairs, "cursor")
     if after is not None:
-        after = _check_id(after, param="cursor")
+        after = check_id(after, param="cursor")
     found = await scheduler.find_page(limit=limit + 1, after=after)
     return page("/schedules", [_shown(schedule) for schedule in found], pairs, limit=limit)
 
@@ -115,7 +112,7 @@ async def put_schedule(request: Request) -> Response:
     The same body once more changes nothing.
     """
     scheduler = _scheduler_to_change(request)
-    chosen = _check_id(request.path_params["id"], param="id")
+    chosen = check_id(request.path_params["id"], param="id")
     body = await body_of(request, cap=_LARGEST)
     schedule, created = await scheduler.put(read_json(body), chosen)
     return JSONResponse(_shown(schedule), status_code=201 if created else 200)
@@ -194,16 +191,6 @@ def _scheduler_to_read(request: Request) -> Scheduler:
 def _scheduler_to_change(request: Request) -> Scheduler:
     service_of(request).access.check(caller_of(request), Scope.ADMIN)
     return jobs_of(request).scheduler
-
-
-def _check_id(text: str, *, param: str) -> str:
-    if not _ID.fullmatch(text):
-        raise InvalidRequest(
-            f"{param} must have 1 to 48 letters, digits, dots, hyphens and underscores, and begin "
-            f"with a letter or a digit, got {text[:64]!r}",
-            param=param,
-        )
-    return text
 
 
 def _shown(schedule: Schedule) -> dict[str, Any]:

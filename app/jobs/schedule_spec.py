@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, Protocol
 
@@ -14,6 +15,9 @@ from app.jobs.spec import validate
 
 KINDS: Final = ("job", "batch")
 """What a schedule may run."""
+
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", re.ASCII)
 
 
 class ScheduleBody(RecurrenceBody):
@@ -63,6 +67,22 @@ class Starter(Protocol):
 
 Starters = Mapping[str, Starter]
 """One for each of `KINDS`."""
+
+
+def is_id(text: str) -> bool:
+    """Whether a text may be the id of a schedule."""
+    return _ID.fullmatch(text) is not None
+
+
+def check_id(text: str, *, param: str) -> str:
+    """Return an id that a client has chosen. Raises InvalidRequest."""
+    if not is_id(text):
+        raise InvalidRequest(
+            f"{param} must have 1 to 48 letters, digits, dots, hyphens and underscores, and begin "
+            f"with a letter or a digit, got {text[:64]!r}",
+            param=param,
+        )
+    return text
 
 
 def read_schedule(body: Any, starters: Starters, *, now: float) -> ScheduleBody:

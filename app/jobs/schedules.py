@@ -21,7 +21,7 @@ from app.errors import InvalidRequest, RecordConflict, RecordMissing
 from app.jobs.database import Connection, insert_once
 from app.jobs.records import State, shown_time
 from app.jobs.recurrence import Recurrence
-from app.jobs.schedule_spec import ScheduleBody, Start
+from app.jobs.schedule_spec import ScheduleBody, Start, is_id
 from app.jobs.schema import batches, jobs, schedules
 
 _UPCOMING: Final = 5
@@ -122,8 +122,7 @@ def put(tx: Connection, schedule_id: str, body: ScheduleBody, *, now: float) -> 
 
 def find(tx: Connection, schedule_id: str) -> Schedule:
     """The schedule of an id. Raises RecordMissing."""
-    query = sa.select(schedules).where(schedules.c.id == schedule_id)
-    return _found(tx.execute(query).mappings().first(), schedule_id)
+    return _found(_find(tx, schedule_id), schedule_id)
 
 
 def find_page(tx: Connection, *, limit: int, after: str | None = None) -> list[Schedule]:
@@ -136,12 +135,13 @@ def find_page(tx: Connection, *, limit: int, after: str | None = None) -> list[S
 
 def delete(tx: Connection, schedule_id: str) -> None:
     """Forget a schedule. What it has started goes on. Raises RecordMissing."""
-    if not tx.execute(schedules.delete().where(schedules.c.id == schedule_id)).rowcount:
-        _found(None, schedule_id)
+    _found(_lock(tx, schedule_id), schedule_id)
+    tx.execute(schedules.delete().where(schedules.c.id == schedule_id))
 
 
 def pause(tx: Connection, schedule_id: str) -> Schedule:
     """Have it run no more until it is resumed. Raises RecordMissing."""
+    _found(_lock(tx, schedule_id), schedule_id)
     _change(tx, schedule_id, paused=True, next_at=None)
     return find(tx, schedule_id)
 
@@ -260,11 +260,17 @@ def _is_open(tx: Connection, run_id: str | None) -> bool:
     return bool(tx.execute(sa.select(job | batch)).scalar())
 
 
+def _find(tx: Connection, schedule_id: str, *, lock: bool = False) -> Schedule | None:
+    if not is_id(schedule_id):
+        return None
+    query = sa.select(schedules).where(schedules.c.id == schedule_id)
+    row = tx.execute(query.with_for_update() if lock else query).mappings().first()
+    return None if row is None else Schedule(**row)
+
+
 def _lock(tx: Connection, schedule_id: str) -> Schedule | None:
     """The schedule of an id, which nobody else changes until this transaction has ended."""
-    query = sa.select(schedules).where(schedules.c.id == schedule_id).with_for_update()
-    row = tx.execute(query).mappings().first()
-    return None if row is None else Schedule(**row)
+    return _find(tx, schedule_id, lock=True)
 
 
 def _lock_due(tx: Connection, found: Schedule, *, now: float) -> Schedule | None:
@@ -275,10 +281,10 @@ def _lock_due(tx: Connection, found: Schedule, *, now: float) -> Schedule | None
     return None if schedule.next_at is None or schedule.next_at > now else schedule
 
 
-def _found(found: Any, schedule_id: str) -> Schedule:
+def _found(found: Schedule | None, schedule_id: str) -> Schedule:
     if found is None:
         raise RecordMissing(f"There is no schedule {schedule_id[:64]!r}")
-    return found if isinstance(found, Schedule) else Schedule(**found)
+    return found
 
 
 def _change(tx: Connection, schedule_id: str, **values: Any) -> None:

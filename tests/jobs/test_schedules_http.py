@@ -240,6 +240,8 @@ def test_without_a_ledger_there_are_no_schedules(serve):
 def test_an_id_that_is_none_is_told(served, name):
     answer = served.client.put(f"/schedules/{name}", json=BODY)
     assert (answer.status_code, answer.json()["param"]) == (400, "id")
+    assert served.get(f"/schedules/{name}").status_code == 404
+    assert served.client.delete(f"/schedules/{name}").status_code == 404
 
 
 @pytest.mark.parametrize(
