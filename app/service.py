@@ -16,7 +16,8 @@ from app.children import Children
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
-from app.jobs.service import Jobs, open_jobs
+from app.jobs.opening import open_jobs
+from app.jobs.service import Jobs
 from app.originals import Originals
 from app.presets import Presets, load_presets
 from app.render import Renderer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from app.jobs.batch_spec import BatchReader
 from app.jobs.batching import Batches
@@ -14,13 +15,24 @@ from app.jobs.origins import Origins
 from app.jobs.queues import JobQueue
 from app.jobs.records import Kind
 from app.jobs.reports import Reporter
+from app.jobs.schedule_spec import Starters
 from app.jobs.spec import SpecReader
+from app.jobs.starters import BatchStarter, JobStarter
 from app.jobs.worker import Chore
 from app.jobs.writers import Writers
 from app.render import Renderer
 from app.results import StoredTier
 from app.settings import Settings
 from app.stores.base import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchParts:
+    """What accepts batches and tells of them, does their chores, and starts what is scheduled."""
+
+    batches: Batches
+    chores: Mapping[Kind, Chore]
+    starters: Starters
 
 
 def make_batches(
@@ -33,8 +45,8 @@ def make_batches(
     originals: ObjectStore,
     renderer: Renderer,
     stored_tier: StoredTier,
-) -> tuple[Batches, Mapping[Kind, Chore]]:
-    """What accepts batches and tells of them, and what a worker does for them."""
+) -> BatchParts:
+    """Put the parts together."""
     batch_reader = BatchReader(reader, settings)
     missing = Missing(
         originals=originals,
@@ -53,4 +65,11 @@ def make_batches(
     )
     filler = Filler(database=database, queue=queue, reader=batch_reader, origins=origins)
     reporter = Reporter(database=database, writer=writers)
-    return batches, {Kind.FILL: filler.fill, Kind.REPORT: reporter.report}
+    return BatchParts(
+        batches=batches,
+        chores={Kind.FILL: filler.fill, Kind.REPORT: reporter.report},
+        starters={
+            "job": JobStarter(reader, queue),
+            "batch": BatchStarter(batches, batch_reader, queue),
+        },
+    )

@@ -201,9 +201,13 @@ schedules: Final = sa.Table(
     sa.Column("last_at", sa.Double),
     sa.Column("last_id", sa.String(26)),
     sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("skipped", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("error", sa.Text),
     sa.Index("ix_schedules_next", "next_at"),
 )
-"""What runs at times. `spec` is what the client has sent; `last_id` the job or batch it made."""
+"""What runs at times. `spec` is what the client has sent; `last_id` the job or batch it made last,
+`skipped` counts ticks that made none, and `error` says what was wrong with the last where it is not
+that the time had passed. `next_at` is missing while it is paused, and once it has ended."""
 
 rules: Final = sa.Table(
     "rules",

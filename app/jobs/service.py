@@ -4,43 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from app.errors import RecordConflict
-from app.jobs import batches, idempotency, ledger, retention
-from app.jobs.arrivals import Arrivals, open_arrivals
+from app.jobs import idempotency, ledger
+from app.jobs.arrivals import Arrivals
 from app.jobs.backlog import BacklogMeter
-from app.jobs.batch_intake import cancel_abandoned
-from app.jobs.batch_parts import make_batches
 from app.jobs.batching import Batches
 from app.jobs.database import Connection, Database
 from app.jobs.dead_letters import DeadLetters
-from app.jobs.embedded import EmbeddedQueue
 from app.jobs.following import Follower
-from app.jobs.housekeeping import Chore, keeping_house
-from app.jobs.migrations import upgrade
 from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
-from app.jobs.reports import submit_due
-from app.jobs.runner import Runner
+from app.jobs.scheduler import Scheduler
 from app.jobs.spec import SpecReader
-from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
-from app.jobs.writers import Writers
-from app.outbound import Outbound
-from app.presets import Presets
-from app.render import Renderer
-from app.results import StoredTier
-from app.settings import Settings
-from app.sources.guard import Guard, Resolver, resolve
-from app.stores.base import ObjectStore
-from app.telemetry import Metrics
 
-_IN_FLIGHT: Final = 8
-"""Jobs in hand for each render: while one renders, others fetch and write."""
 _PATIENCE: Final = (0.02, 0.5)
 """Seconds between looks at a job that is waited for: at first, and at last."""
 
@@ -59,6 +39,7 @@ class Jobs:
         follower: Follower,
         backlog: BacklogMeter,
         arrivals: Arrivals,
+        scheduler: Scheduler,
     ) -> None:
         self.database = database
         self.queue = queue
@@ -69,6 +50,7 @@ class Jobs:
         self.backlog = backlog
         self.pauses = Pauses(database, queue)
         self.dead_letters = DeadLetters(database, queue)
+        self.scheduler = scheduler
         self._worker = worker
 
     async def submit(
@@ -173,135 +155,3 @@ class Jobs:
             for job_id in running:
                 self._worker.let_go(job_id)
         return batch
-
-
-@asynccontextmanager
-async def open_jobs(
-    settings: Settings,
-    *,
-    presets: Presets,
-    originals: ObjectStore,
-    renderer: Renderer,
-    stored_tier: StoredTier,
-    metrics: Metrics,
-    open_bucket: Callable[[str], ObjectStore],
-    run: bool,
-    stop: asyncio.Event,
-    resolver: Resolver = resolve,
-) -> AsyncIterator[Jobs]:
-    """Open the ledger, and where `run` says so run a worker until the block ends."""
-    database = Database(settings.database)
-    writers = webhooks = None
-    try:
-        await asyncio.to_thread(upgrade, database)
-        queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
-        writers = Writers(
-            originals=originals,
-            renderer=renderer,
-            database=database,
-            open_bucket=open_bucket,
-            outbound=Outbound(
-                Guard(
-                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
-                    private_networks=settings.allow_private_networks,
-                    resolver=resolver,
-                    param="target",
-                ),
-                connections=settings.downloads,
-            ),
-        )
-        reader = SpecReader(settings, presets)
-        batching, chores = make_batches(
-            settings,
-            database=database,
-            queue=queue,
-            reader=reader,
-            writers=writers,
-            originals=originals,
-            renderer=renderer,
-            stored_tier=stored_tier,
-        )
-        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
-        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
-        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
-        backlog = BacklogMeter(database, metrics=metrics, concurrency=concurrency)
-        worker = None
-        if run:
-            worker = Worker(
-                database=database,
-                queue=queue,
-                runner=Runner(renderer, writers, settings),
-                chores=chores,
-                metrics=metrics,
-                concurrency=concurrency,
-                lease=settings.job_lease,
-            )
-        working = None
-        if worker is not None:
-            working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
-        try:
-            async with open_arrivals(
-                settings,
-                database=database,
-                queue=queue,
-                reader=reader,
-                renderer=renderer,
-                originals=originals,
-                resolver=resolver,
-                run=run,
-                stop=stop,
-            ) as arrivals:
-                jobs = Jobs(
-                    database,
-                    queue,
-                    reader,
-                    worker,
-                    batches=batching,
-                    follower=Follower(database, stop),
-                    backlog=backlog,
-                    arrivals=arrivals,
-                )
-                async with keeping_house(_chores(jobs, settings, sender=sender)):
-                    yield jobs
-        finally:
-            stop.set()
-            if working is not None:
-                with suppress(asyncio.CancelledError):
-                    await working
-            await queue.close()
-    finally:
-        if writers is not None:
-            await writers.close()
-        if webhooks is not None:
-            await webhooks.close()
-        await asyncio.to_thread(database.close)
-
-
-def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
-    database = jobs.database
-
-    def close(tx: Connection) -> int:
-        now = time.time()
-        cancel_abandoned(tx, now=now)
-        batches.close_all_done(tx, now=now)
-        return submit_due(tx, jobs.queue, now=now)
-
-    async def close_batches() -> None:
-        if await database.write(close):
-            jobs.queue.wake()
-
-    async def forget() -> None:
-        more = True
-        while more:
-            more = await database.write(
-                lambda tx: retention.sweep(tx, now=time.time(), keep=settings.job_retention)
-            )
-
-    return [
-        Chore(name="close batches", period=2.0, do=close_batches),
-        Chore(name="send webhooks", period=1.0, do=sender.send_due),
-        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
-        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
-        Chore(name="forget", period=300.0, do=forget),
-        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
-    ]

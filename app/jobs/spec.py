@@ -35,6 +35,8 @@ _MOST_MERGED: Final = 25
 _LONGEST_METADATA: Final = 4096
 _LONGEST_DELAY: Final = 30 * 86_400.0
 _REMEMBERED: Final = 256
+_DEEPEST: Final = 64
+"""Levels of lists and objects in a body: what is deeper could not be shown again."""
 _GRID: Final = re.compile(r"(\d{1,3})x(\d{1,3})")
 
 Pairs = list[tuple[str, str]]
@@ -287,6 +289,7 @@ def validate(model: type[Any], body: Any) -> Any:
     """A body as a model. Raises InvalidRequest that names the first field that is wrong."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object")
+    _check_depth(body)
     try:
         return model.model_validate(body)
     except ValidationError as error:
@@ -302,6 +305,20 @@ def validate(model: type[Any], body: Any) -> Any:
                 shown = json.dumps(first["input"], default=str)[:100]
                 detail = f"{param}: {message[:1].lower()}{message[1:]}, got {shown}"
         raise InvalidRequest(detail, param=param) from None
+
+
+def _check_depth(body: Any) -> None:
+    level = [body]
+    for _ in range(_DEEPEST):
+        values = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        level = [value for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise InvalidRequest(f"The body is nested more than {_DEEPEST} levels deep")
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -192,6 +192,8 @@ def upgrade() -> None:
         sa.Column("last_at", sa.Double(), nullable=True),
         sa.Column("last_id", sa.String(length=26), nullable=True),
         sa.Column("runs", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("skipped", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
     )
     op.create_index("ix_schedules_next", "schedules", ["next_at"], unique=False)
