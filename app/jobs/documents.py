@@ -21,10 +21,8 @@ def read_document(data: bytes, *, what: str = "The body") -> Any:
         value = _DECODER.decode(text)
         if "\\u" in text:
             # Only escapes can stand for them: the bytes were UTF-8, and JSON has no raw NUL.
-            for found in _texts(value):
-                found.encode()
-                if "\0" in found:
-                    raise InvalidRequest(f"{what} has a NUL in a text")
+            for path, found in _texts(value, ""):
+                _check_text(found, path, what)
     except (ValueError, RecursionError):
         raise InvalidRequest(f"{what} is not JSON") from None
     return value
@@ -43,16 +41,27 @@ def _refuse_constant(text: str) -> NoReturn:
     raise InvalidRequest(f"{text} is not a number of JSON")
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every text of a value, and every name, by where it is: `outputs[0].target`."""
     if isinstance(value, str):
-        yield value
+        yield path, value
     elif isinstance(value, list):
-        for part in value:
-            yield from _texts(part)
+        for number, part in enumerate(value):
+            yield from _texts(part, f"{path}[{number}]")
     elif isinstance(value, dict):
-        yield from value
-        for part in value.values():
-            yield from _texts(part)
+        for name, part in value.items():
+            yield path, name
+            yield from _texts(part, f"{path}.{name}" if path else name)
+
+
+def _check_text(text: str, path: str, what: str) -> None:
+    where = path[:64] or what
+    if "\0" in text:
+        raise InvalidRequest(f"{where} has a NUL in it", param=path[:64] or None)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{where} is not valid UTF-8", param=path[:64] or None) from None
 
 
 def _float(text: str) -> float:
