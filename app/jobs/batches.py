@@ -178,14 +178,16 @@ def cancel(
         return batch
     states = _OPEN if running else (State.QUEUED,)
     stopped = (jobs.c.batch_id == batch_id) & jobs.c.state.in_(states)
-    begun = sa.select(jobs.c.id).where(stopped & (jobs.c.state == State.RUNNING))
-    tx.execute(
-        attempts.update()
-        .where(attempts.c.job_id.in_(begun) & attempts.c.ended_at.is_(None))
-        .values(ended_at=now, outcome=State.CANCELLED.value)
-    )
     values = {"state": State.CANCELLED, "finished_at": now, "worker": None, "lease_until": None}
     tx.execute(jobs.update().where(stopped).values(**values))
+    gone = sa.select(jobs.c.id).where(
+        jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED, jobs.c.attempt > 0
+    )
+    tx.execute(
+        attempts.update()
+        .where(attempts.c.job_id.in_(gone) & attempts.c.ended_at.is_(None))
+        .values(ended_at=now, outcome=State.CANCELLED.value)
+    )
     error = None if reason is None else json.dumps({"detail": reason})
     tx.execute(
         batches.update()
@@ -195,6 +197,12 @@ def cancel(
     )
     close_where_done(tx, batch_id, now=now)
     return find(tx, batch_id)
+
+
+def find_cancelled(tx: Connection, batch_id: str) -> list[str]:
+    """The ids of a batch's jobs that were cancelled."""
+    query = sa.select(jobs.c.id).where(jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED)
+    return list(tx.execute(query).scalars())
 
 
 def draft_of_fill(batch: Batch) -> Draft:

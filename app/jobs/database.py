@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +25,28 @@ from app.errors import LedgerUnavailable
 T = TypeVar("T")
 Connection = sa.Connection
 Work = Callable[[Connection], T]
+NO_POSTGRES: Final = "jobs on PostgreSQL need more packages: install pixelmill[postgres]"
 
 _GROUP: Final = 64
 """Writes that are committed together at most."""
 _READERS: Final = 4
 _WRITERS: Final = 8
 _BUSY_SECONDS: Final = 30
-_CONNECT_SECONDS: Final = 5
+_POSTGRES: Final[Mapping[str, Any]] = {
+    "application_name": "pixelmill",
+    "connect_timeout": 5,
+    # A server that is gone without a word is noticed in half a minute.
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""What the URL may say otherwise; see "Parameter Key Words" in the manual of libpq."""
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_UNDONE: Final = ("40001", "40P01")
+"""SQLSTATE of transactions that PostgreSQL has undone for the sake of others."""
+_TRIES: Final = 4
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     # What was accepted is on the disk before it is answered.
@@ -42,7 +57,10 @@ _PRAGMAS: Final = (
 
 
 class Database:
-    """Runs work in transactions. One for each process."""
+    """Runs work in transactions. One for each process.
+
+    Work may be run more than once before it is committed: it changes nothing but the database.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = normal_url(url)
@@ -59,6 +77,12 @@ class Database:
         self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
         self._lock = threading.Lock()
 
+    @property
+    def connect_options(self) -> dict[str, Any]:
+        """What psycopg takes to connect to the same PostgreSQL."""
+        _, options = self.engine.dialect.create_connect_args(self.engine.url)
+        return {**_POSTGRES, **options}
+
     async def write(self, work: Work[T]) -> T:
         """Run work in a transaction that writes. Raises LedgerUnavailable, and what it raises."""
         return await asyncio.wrap_future(self._begin_write(work))
@@ -70,7 +94,7 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run work that only reads. Raises LedgerUnavailable, and what it raises."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._readers, lambda: self._transact(work, "BEGIN")
+            self._readers, self._transact, work, "BEGIN" if self.embedded else _BEGIN
         )
 
     def close(self) -> None:
@@ -90,14 +114,14 @@ class Database:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7_305_808_869_231)")
             try:
                 yield connection
+                connection.exec_driver_sql("COMMIT")
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                _roll_back(connection)
                 raise
-            connection.exec_driver_sql("COMMIT")
 
     def _begin_write(self, work: Work[T]) -> Future[T]:
         if not self.embedded:
-            return self._writers.submit(self._transact, work, "BEGIN")
+            return self._writers.submit(self._transact, work, _BEGIN)
         done: Future[T] = Future()
         with self._lock:
             self._waiting.append((work, done))
@@ -105,14 +129,24 @@ class Database:
         return done
 
     def _transact(self, work: Work[T], begin: str) -> T:
-        with _translated(), self.engine.connect() as connection:
+        with _translated():
+            for _ in range(_TRIES - 1):
+                try:
+                    return self._try(work, begin)
+                except OperationalError as error:
+                    if getattr(error.orig, "sqlstate", None) not in _UNDONE:
+                        raise
+            return self._try(work, begin)
+
+    def _try(self, work: Work[T], begin: str) -> T:
+        with self.engine.connect() as connection:
             connection.exec_driver_sql(begin)
             try:
                 result = work(connection)
+                connection.exec_driver_sql("COMMIT")
             except BaseException:
                 _roll_back(connection)
                 raise
-            connection.exec_driver_sql("COMMIT")
             return result
 
     def _write_group(self) -> None:
@@ -168,9 +202,13 @@ def _make_engine(url: str, *, embedded: bool) -> sa.Engine:
     if embedded:
         options["connect_args"] = {"timeout": _BUSY_SECONDS}
     else:
-        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+        told = sa.make_url(url).query
+        options["connect_args"] = {k: v for k, v in _POSTGRES.items() if k not in told}
         options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2, "pool_pre_ping": True}
-    engine = sa.create_engine(url, **options)
+    try:
+        engine = sa.create_engine(url, **options)
+    except ImportError:
+        raise ValueError(NO_POSTGRES) from None
     if embedded:
 
         @sa.event.listens_for(engine, "connect")
@@ -196,10 +234,12 @@ def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | 
 
 
 def _roll_back(connection: Connection) -> None:
+    if connection.invalidated:
+        return  # it is gone, and its transaction with it
     try:
         connection.exec_driver_sql("ROLLBACK")
     except DBAPIError:
-        connection.invalidate()  # it is gone, and its transaction with it
+        connection.invalidate()
 
 
 @contextmanager

@@ -102,10 +102,10 @@ def begin(tx: Connection, job_id: str, *, worker: str, until: float, now: float)
     """Begin an attempt at a job, or None where it is not to be run: ended, paused, or another's.
 
     A job that is running under a lease that has passed has lost its worker: that is counted first.
+    Raises RecordMissing.
     """
-    row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).mappings()
-    job = next((_job(found) for found in row), None)
-    if job is None or job.state.final:
+    job = _find_locked(tx, job_id)
+    if job.state.final:
         return None
     if job.state is State.RUNNING:
         if (job.lease_until or 0) > now or not _bury(tx, job, now=now):
@@ -177,17 +177,21 @@ def fail(
     return bool(changed.rowcount)
 
 
-def hand_back(tx: Connection, ids: Sequence[str], *, worker: str, now: float) -> list[Job]:
+def hand_back(
+    tx: Connection, ids: Sequence[str], *, worker: str, again_at: float, now: float
+) -> list[Job]:
     """Queue jobs again that a worker has begun or taken and leaves undone. No attempt is lost."""
     returned = []
     for chunk in _chunks(ids):
-        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
-        for job in map(_job, rows):
+        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk)).with_for_update())
+        for job in map(_job, rows.mappings().all()):
             mine = job.state is State.RUNNING and job.worker == worker
             if not mine and job.state is not State.QUEUED:
                 continue
-            values = {"state": State.QUEUED, "run_after": now, "worker": None, "lease_until": None}
-            tx.execute(jobs.update().where(jobs.c.id == job.id).values(**values))
+            values = {"state": State.QUEUED, "worker": None, "lease_until": None}
+            tx.execute(
+                jobs.update().where(jobs.c.id == job.id).values(run_after=again_at, **values)
+            )
             if mine:
                 _end_attempt(tx, job, "handed back", error=None, now=now)
             returned.append(find(tx, job.id))
@@ -196,7 +200,7 @@ def hand_back(tx: Connection, ids: Sequence[str], *, worker: str, now: float) ->
 
 def cancel(tx: Connection, job_id: str, *, now: float) -> Job:
     """Cancel a job that has not ended; its worker lets go of it. Raises RecordMissing."""
-    job = find(tx, job_id)
+    job = _find_locked(tx, job_id)
     if not job.state.final:
         _end(tx, job, State.CANCELLED, now=now, held=False)
     return find(tx, job_id)
@@ -204,7 +208,7 @@ def cancel(tx: Connection, job_id: str, *, now: float) -> Job:
 
 def queue_again(tx: Connection, job_id: str, *, now: float) -> Job | None:
     """Queue a job anew that has failed or was cancelled, or None where it has not."""
-    job = find(tx, job_id)
+    job = _find_locked(tx, job_id)
     if job.state not in (State.FAILED, State.CANCELLED):
         return None
     tx.execute(
@@ -245,20 +249,33 @@ def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
     return taken
 
 
-def reap(tx: Connection, *, now: float) -> int:
-    """Queue jobs again whose workers have died. Returns how many had."""
+def reap(tx: Connection, *, now: float, among: Sequence[str] | None = None) -> int:
+    """Queue jobs again whose workers have died: all, or those of some ids. Returns how many had."""
     query = sa.select(jobs).where(sa.text("state = 'running'"), jobs.c.lease_until <= now)
-    orphans = [_job(row) for row in tx.execute(query).mappings()]
+    if among is not None:
+        query = query.where(jobs.c.id.in_(among))
+    rows = tx.execute(query.with_for_update(skip_locked=True)).mappings().all()
+    orphans = [_job(row) for row in rows]
     for job in orphans:
         _bury(tx, job, now=now)
     return len(orphans)
 
 
+def any_quarantined(tx: Connection) -> bool:
+    """Whether there is a version of any original that is not to be rendered."""
+    return tx.execute(sa.select(quarantine.c.digest).limit(1)).first() is not None
+
+
+def is_quarantined(tx: Connection, digest: str) -> bool:
+    """Whether a version of an original has ended its workers too often."""
+    found = sa.select(quarantine.c.digest).where(quarantine.c.digest == digest)
+    return tx.execute(found).first() is not None
+
+
 def note_digest(tx: Connection, job: Job, digest: str) -> bool:
     """Note of which version of its original a suspect job is. True where that is in quarantine."""
     tx.execute(jobs.update().where(jobs.c.id == job.id).values(digest=digest))
-    found = sa.select(quarantine.c.digest).where(quarantine.c.digest == digest)
-    return tx.execute(found).first() is not None
+    return is_quarantined(tx, digest)
 
 
 def counts(tx: Connection) -> dict[str, int]:
@@ -271,6 +288,15 @@ def counts(tx: Connection) -> dict[str, int]:
 def paused_labels(tx: Connection) -> set[str]:
     """Labels whose jobs do not begin."""
     return set(tx.execute(sa.select(pauses.c.label)).scalars())
+
+
+def _find_locked(tx: Connection, job_id: str) -> Job:
+    """The job, which no other transaction changes until the end of this one."""
+    query = sa.select(jobs).where(jobs.c.id == job_id).with_for_update()
+    row = tx.execute(query).mappings().first()
+    if row is None:
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
+    return _job(row)
 
 
 def _bury(tx: Connection, job: Job, *, now: float) -> bool:

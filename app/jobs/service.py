@@ -10,7 +10,7 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
-from app.jobs.database import Connection, Database
+from app.jobs.database import NO_POSTGRES, Connection, Database
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.housekeeping import Chore, keeping_house
 from app.jobs.migrations import upgrade
@@ -137,7 +137,13 @@ class Jobs:
 
     async def cancel_batch(self, batch_id: str) -> Batch:
         """Cancel a batch and all of its jobs that have not ended. Raises RecordMissing."""
-        return await self.database.write(lambda tx: batches.cancel(tx, batch_id, now=time.time()))
+
+        def stop(tx: Connection) -> Batch:
+            batch = batches.cancel(tx, batch_id, now=time.time())
+            self.queue.cancel(tx, batches.find_cancelled(tx, batch_id))
+            return batch
+
+        return await self.database.write(stop)
 
 
 @asynccontextmanager
@@ -157,7 +163,8 @@ async def open_jobs(
     writers = None
     try:
         await asyncio.to_thread(upgrade, database)
-        queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
+        queue = _make_queue(database, lease=settings.job_lease)
+        await queue.open()
         writers = Writers(
             originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
         )
@@ -177,7 +184,7 @@ async def open_jobs(
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, settings)):
+            async with keeping_house(_chores(database, queue, settings)):
                 yield jobs
         finally:
             stop.set()
@@ -191,7 +198,18 @@ async def open_jobs(
         await asyncio.to_thread(database.close)
 
 
-def _chores(database: Database, settings: Settings) -> list[Chore]:
+def _make_queue(database: Database, *, lease: float) -> JobQueue:
+    """The queue that the database allows. Raises ValueError where packages for it are missing."""
+    if database.embedded:
+        return EmbeddedQueue(database, lease=lease)
+    try:
+        from app.jobs.distributed import DistributedQueue  # noqa: PLC0415 - an extra brings it
+    except ImportError:
+        raise ValueError(NO_POSTGRES) from None
+    return DistributedQueue(database, lease=lease)
+
+
+def _chores(database: Database, queue: JobQueue, settings: Settings) -> list[Chore]:
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -204,5 +222,6 @@ def _chores(database: Database, settings: Settings) -> list[Chore]:
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="tidy the queue", period=20.0, do=queue.tidy),
         Chore(name="forget", period=300.0, do=forget),
     ]

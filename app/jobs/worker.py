@@ -20,11 +20,19 @@ from typing import Any, Final
 
 import structlog
 
-from app.errors import JobExpired, JobPoisoned, JobTimeout, LedgerUnavailable, Problem, problem_of
+from app.errors import (
+    JobExpired,
+    JobPoisoned,
+    JobTimeout,
+    LedgerUnavailable,
+    Problem,
+    RecordMissing,
+    problem_of,
+)
 from app.jobs import ledger
 from app.jobs.database import Database
 from app.jobs.queues import JobQueue
-from app.jobs.records import Job, Kind, shown_problem
+from app.jobs.records import Job, Kind, State, shown_problem
 from app.jobs.runner import Runner
 from app.telemetry import Metrics
 
@@ -35,6 +43,9 @@ _RENEWALS: Final = 4
 _FIRST_BACKOFF: Final = 1.0
 _LONGEST_BACKOFF: Final = 300.0
 _LEDGER_TRIES: Final = 30
+_LEASE_MARGIN: Final = 0.1
+"""Seconds: clocks of machines differ a little."""
+_QUARANTINE_FRESH: Final = 2.0
 _TEMPORARY: Final = (408, 409, 429)
 """Statuses below 500 that another attempt may not meet."""
 
@@ -67,6 +78,7 @@ class Worker:
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._in_hand: dict[str, asyncio.Task[None]] = {}
         self._turns = _Turns()
+        self._quarantine = _Quarantine(database)
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Run jobs until told to stop; those in hand have `drain` more seconds, then go back."""
@@ -97,32 +109,38 @@ class Worker:
         if task := self._in_hand.get(job_id):
             task.cancel()
 
-    async def _perform(self, job_id: str) -> None:
+    async def _perform(self, job_id: str) -> float | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a queue makes a task of each
         if job_id in self._in_hand:
-            return
+            return self._lease
         self._in_hand[job_id] = task
         try:
             job = await self._database.read(lambda tx: ledger.find(tx, job_id))
+            if job.state.final:
+                return None
             suspect = job.deaths > 0 or job.lease_until is not None
             async with self._turns.alone() if suspect else self._turns.shared():
-                await self._attempt(job_id)
+                return await self._attempt(job_id)
         except asyncio.CancelledError:
             task.uncancel()
-            await self._hand_back(job_id)
+            return await self._hand_back(job_id)
+        except RecordMissing:
+            return None
         except Exception:
             log.exception("job_left", job=job_id)
+            return await self._hand_back(job_id, after=self._lease)
         finally:
             del self._in_hand[job_id]
 
-    async def _attempt(self, job_id: str) -> None:
+    async def _attempt(self, job_id: str) -> float | None:
+        """Make an attempt. Returns the seconds after which another may have to be made."""
         now = time.time()
         job = await self._database.write(
             lambda tx: ledger.begin(tx, job_id, worker=self._name, until=now + self._lease, now=now)
         )
         if job is None:
-            return
+            return await self._time_left(job_id)
         log.info("job_begun", job=job.id, attempt=job.attempt)
         try:
             results = await self._do(job)
@@ -130,10 +148,18 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is written down
             await self._fail(job, error)
-            return
+            return None
         await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
         self._metrics.attempts.labels("succeeded").inc()
         log.info("job_succeeded", job=job.id, results=len(results))
+        return None
+
+    async def _time_left(self, job_id: str) -> float | None:
+        """Seconds for which a job is another worker's, or None where it is no longer to be run."""
+        job = await self._database.read(lambda tx: ledger.find(tx, job_id))
+        if job.state is not State.RUNNING or job.lease_until is None:
+            return None
+        return max(0.0, job.lease_until - time.time()) + _LEASE_MARGIN
 
     async def _do(self, job: Job) -> Results:
         if job.expires_at is not None and time.time() > job.expires_at:
@@ -142,7 +168,7 @@ class Worker:
             return await chore(job)
         try:
             async with asyncio.timeout(job.timeout):
-                if job.deaths:
+                if job.deaths or await self._quarantine.holds_any():
                     await self._check_quarantine(job)
                 return await self._runner.run(job)
         except TimeoutError:
@@ -150,7 +176,11 @@ class Worker:
 
     async def _check_quarantine(self, job: Job) -> None:
         digest = await self._runner.identify(job)
-        if await self._database.write(lambda tx: ledger.note_digest(tx, job, digest)):
+        if job.deaths:
+            held = await self._database.write(lambda tx: ledger.note_digest(tx, job, digest))
+        else:
+            held = await self._database.read(lambda tx: ledger.is_quarantined(tx, digest))
+        if held:
             raise JobPoisoned("This version of the original has ended its workers too often")
 
     async def _fail(self, job: Job, error: Exception) -> None:
@@ -174,14 +204,25 @@ class Worker:
         self._metrics.attempts.labels("failed" if again_at is None else "retried").inc()
         log.warning("job_failed", job=job.id, code=problem.code, again_at=again_at)
 
-    async def _hand_back(self, job_id: str) -> None:
-        """Queue a job again that is left undone, unless it has been cancelled."""
+    async def _hand_back(self, job_id: str, *, after: float = 0.0) -> float | None:
+        """Queue a job again that is left undone, unless it has been cancelled.
+
+        Where that cannot be written down, it passes to others with its lease.
+        """
 
         def write(tx: Any) -> None:
-            returned = ledger.hand_back(tx, [job_id], worker=self._name, now=time.time())
+            now = time.time()
+            returned = ledger.hand_back(
+                tx, [job_id], worker=self._name, again_at=now + after, now=now
+            )
             self._queue.submit(tx, returned)
 
-        await self._insist(write)
+        try:
+            await self._insist(write)
+        except Exception:
+            log.exception("job_left", job=job_id)
+            return self._lease
+        return None
 
     async def _insist(self, work: Callable[[Any], Any]) -> None:
         """Write down what has happened, though the database may be away for a while."""
@@ -210,6 +251,22 @@ class Worker:
                 continue
             for job_id in lost:
                 loop.call_soon_threadsafe(self.let_go, job_id)
+
+
+class _Quarantine:
+    """Whether any version of an original is in quarantine, as it was a few seconds ago."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._any = False
+        self._known_until = 0.0
+
+    async def holds_any(self) -> bool:
+        now = time.monotonic()
+        if now >= self._known_until:
+            self._known_until = now + _QUARANTINE_FRESH
+            self._any = await self._database.read(ledger.any_quarantined)
+        return self._any
 
 
 class _Turns:
