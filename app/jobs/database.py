@@ -134,7 +134,10 @@ class Database:
                 try:
                     return self._try(work, begin)
                 except OperationalError as error:
-                    if getattr(error.orig, "sqlstate", None) not in _UNDONE:
+                    # A connection that has died while it was idle shows that when it begins.
+                    unused = error.connection_invalidated and error.statement == begin
+                    undone = getattr(error.orig, "sqlstate", None) in _UNDONE
+                    if not unused and not undone:
                         raise
             return self._try(work, begin)
 
@@ -204,7 +207,7 @@ def _make_engine(url: str, *, embedded: bool) -> sa.Engine:
     else:
         told = sa.make_url(url).query
         options["connect_args"] = {k: v for k, v in _POSTGRES.items() if k not in told}
-        options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2, "pool_pre_ping": True}
+        options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2}
     try:
         engine = sa.create_engine(url, **options)
     except ImportError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -113,24 +114,20 @@ def begin(tx: Connection, job_id: str, *, worker: str, until: float, now: float)
         job = find(tx, job_id)
     if job.paused:
         return None
-    started = now if job.started_at is None else job.started_at
-    tx.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id)
-        .values(
-            state=State.RUNNING,
-            worker=worker,
-            lease_until=until,
-            attempt=job.attempt + 1,
-            started_at=started,
-        )
-    )
+    values: dict[str, Any] = {
+        "state": State.RUNNING,
+        "worker": worker,
+        "lease_until": until,
+        "attempt": job.attempt + 1,
+        "started_at": now if job.started_at is None else job.started_at,
+    }
+    tx.execute(jobs.update().where(jobs.c.id == job_id).values(**values))
     tx.execute(
         attempts.insert().values(
             job_id=job_id, number=job.attempt + 1, worker=worker, started_at=now
         )
     )
-    return find(tx, job_id)
+    return replace(job, **values)
 
 
 def renew(tx: Connection, ids: Sequence[str], *, worker: str, until: float) -> set[str]:
@@ -331,15 +328,18 @@ def _end(
     tx: Connection, job: Job, state: State, *, now: float, held: bool = True, **values: Any
 ) -> bool:
     condition = _held(job) if held else jobs.c.id == job.id
-    changed = tx.execute(
-        jobs.update()
-        .where(condition)
-        .values(state=state, finished_at=now, worker=None, lease_until=None, **values)
-    )
+    end: dict[str, Any] = {
+        "state": state,
+        "finished_at": now,
+        "worker": None,
+        "lease_until": None,
+        **values,
+    }
+    changed = tx.execute(jobs.update().where(condition).values(**end))
     if not changed.rowcount:
         return False
     _end_attempt(tx, job, state.value, error=values.get("error"), now=now)
-    ended = find(tx, job.id)
+    ended = replace(job, **end)
     if ended.webhook is not None and ended.kind is Kind.RENDER:
         deliveries.announce_job(tx, ended, now=now)
     if ended.batch_id is not None:
