@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,6 +32,7 @@ _GROUP: Final = 64
 """Writes that are committed together at most."""
 _READERS: Final = 4
 _WRITERS: Final = 8
+_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BUSY_SECONDS: Final = 30
 _POSTGRES: Final[Mapping[str, Any]] = {
     "application_name": "pixelmill",
@@ -84,8 +86,19 @@ class Database:
         return {**_POSTGRES, **options}
 
     async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction that writes. Raises LedgerUnavailable, and what it raises."""
-        return await asyncio.wrap_future(self._begin_write(work))
+        """Run work in a transaction that writes. Raises LedgerUnavailable, and what it raises.
+
+        A caller that is cancelled meanwhile is kept until what has begun is done: whatever it
+        writes next comes after that.
+        """
+        begun = self._begin_write(work)
+        done = asyncio.wrap_future(begun)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            if not begun.cancel():
+                await asyncio.wait({done})
+            raise
 
     def write_now(self, work: Work[T]) -> T:
         """The same for threads: blocks until it is committed."""
@@ -176,16 +189,27 @@ class Database:
 
 def upsert(tx: Connection, table: sa.Table, **values: Any) -> None:
     """Insert a row, or replace what the one with its key has."""
-    make: Any = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    keys = [column.name for column in table.primary_key]
-    changed = {name: value for name, value in values.items() if name not in keys}
-    tx.execute(make(table).values(**values).on_conflict_do_update(keys, set_=changed))
+    tx.execute(_upsert(tx.dialect.name, table, tuple(values)), values)
 
 
 def insert_once(tx: Connection, table: sa.Table, **values: Any) -> bool:
     """Insert a row unless there is one with its key. Whether it has been."""
-    make: Any = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    return bool(tx.execute(make(table).values(**values).on_conflict_do_nothing()).rowcount)
+    return bool(tx.execute(_insert_once(tx.dialect.name, table), values).rowcount)
+
+
+@lru_cache
+def _upsert(dialect: str, table: sa.Table, names: tuple[str, ...]) -> Any:
+    insert: Any = _INSERTS[dialect](table)
+    keys = [column.name for column in table.primary_key]
+    return insert.on_conflict_do_update(
+        index_elements=keys, set_={n: insert.excluded[n] for n in names if n not in keys}
+    )
+
+
+@lru_cache
+def _insert_once(dialect: str, table: sa.Table) -> Any:
+    insert: Any = _INSERTS[dialect](table)
+    return insert.on_conflict_do_nothing()
 
 
 def normal_url(url: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,6 +22,64 @@ from app.jobs.records import Draft, Job, Kind, State, packed_source, shown_probl
 from app.jobs.schema import attempts, jobs, pauses, quarantine
 
 MAX_DEATHS: Final = 3
+
+# What every job goes through is built once: building a statement costs more than running it.
+_FIND: Final = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
+_FIND_LOCKED: Final = _FIND.with_for_update()
+_FIND_ORPHAN: Final = _FIND_LOCKED.where(
+    jobs.c.state == State.RUNNING.value, jobs.c.lease_until <= sa.bindparam("now")
+)
+_BEGIN: Final = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("job_id"))
+    .where(sa.text("state = 'queued' AND NOT paused"))
+    .values(
+        state=State.RUNNING.value,
+        worker=sa.bindparam("worker"),
+        lease_until=sa.bindparam("until"),
+        attempt=jobs.c.attempt + 1,
+        started_at=sa.func.coalesce(jobs.c.started_at, sa.bindparam("now")),
+    )
+    .returning(jobs)
+)
+_BEGIN_SOUND: Final = _BEGIN.where(jobs.c.deaths == 0)
+_NOTE_ATTEMPT: Final = attempts.insert()
+_END: Final = (
+    jobs.update()
+    .where(
+        jobs.c.id == sa.bindparam("job_id"),
+        jobs.c.state == sa.bindparam("held"),
+        jobs.c.attempt == sa.bindparam("held_attempt"),
+    )
+    .values(
+        state=sa.bindparam("state"),
+        finished_at=sa.bindparam("now"),
+        results=sa.bindparam("results"),
+        error=sa.bindparam("error"),
+        failures=sa.bindparam("failures"),
+        deaths=sa.bindparam("deaths"),
+        worker=sa.null(),
+        lease_until=sa.null(),
+    )
+    .returning(jobs)
+)
+_END_ATTEMPT: Final = (
+    attempts.update()
+    .where(
+        attempts.c.job_id == sa.bindparam("of"),
+        attempts.c.number == sa.bindparam("which"),
+        attempts.c.ended_at.is_(None),
+    )
+    .values(ended_at=sa.bindparam("now"), outcome=sa.bindparam("how"), error=sa.bindparam("why"))
+)
+_DUE: Final = (
+    sa.select(jobs.c.id)
+    .where(sa.text("state = 'queued' AND NOT paused"))
+    .where(jobs.c.priority == sa.bindparam("priority"), jobs.c.run_after <= sa.bindparam("now"))
+    .order_by(jobs.c.run_after, jobs.c.id)
+    .limit(sa.bindparam("most"))
+)
+
 _CHUNK: Final = 500
 """Ids in one statement: SQLite takes a bounded number of values."""
 ALL_LABELS: Final = "*"
@@ -71,7 +128,7 @@ def insert(tx: Connection, drafts: Sequence[Draft], *, now: float) -> list[Job]:
 
 def find(tx: Connection, job_id: str) -> Job:
     """The job of an id. Raises RecordMissing."""
-    row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().first()
+    row = tx.execute(_FIND, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
     return _job(row)
@@ -99,35 +156,35 @@ def find_page(
     return [_job(row) for row in tx.execute(query).mappings()]
 
 
-def begin(tx: Connection, job_id: str, *, worker: str, until: float, now: float) -> Job | None:
+def begin(
+    tx: Connection,
+    job_id: str,
+    *,
+    worker: str,
+    until: float,
+    now: float,
+    sound_only: bool = False,
+) -> Job | None:
     """Begin an attempt at a job, or None where it is not to be run: ended, paused, or another's.
 
     A job that is running under a lease that has passed has lost its worker: that is counted first.
-    Raises RecordMissing.
+    `sound_only` leaves jobs alone that have lost one.
     """
-    job = _find_locked(tx, job_id)
-    if job.state.final:
-        return None
-    if job.state is State.RUNNING:
-        if (job.lease_until or 0) > now or not _bury(tx, job, now=now):
+    given = {"job_id": job_id, "worker": worker, "until": until, "now": now}
+    row = tx.execute(_BEGIN_SOUND, given).mappings().first()
+    if row is None and not sound_only:
+        orphan = tx.execute(_FIND_ORPHAN, given).mappings().first()
+        if orphan is not None and not _bury(tx, _job(orphan), now=now):
             return None
-        job = find(tx, job_id)
-    if job.paused:
+        row = tx.execute(_BEGIN, given).mappings().first()
+    if row is None:
         return None
-    values: dict[str, Any] = {
-        "state": State.RUNNING,
-        "worker": worker,
-        "lease_until": until,
-        "attempt": job.attempt + 1,
-        "started_at": now if job.started_at is None else job.started_at,
-    }
-    tx.execute(jobs.update().where(jobs.c.id == job_id).values(**values))
+    job = _job(row)
     tx.execute(
-        attempts.insert().values(
-            job_id=job_id, number=job.attempt + 1, worker=worker, started_at=now
-        )
+        _NOTE_ATTEMPT,
+        {"job_id": job_id, "number": job.attempt, "worker": worker, "started_at": now},
     )
-    return replace(job, **values)
+    return job
 
 
 def renew(tx: Connection, ids: Sequence[str], *, worker: str, until: float) -> set[str]:
@@ -231,14 +288,8 @@ def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
     """Take jobs that are due: of a higher priority first, then the longest due."""
     taken: list[str] = []
     for priority in (2, 1, 0):
-        query = (
-            sa.select(jobs.c.id)
-            .where(sa.text("state = 'queued' AND NOT paused"))
-            .where(jobs.c.priority == priority, jobs.c.run_after <= now)
-            .order_by(jobs.c.run_after, jobs.c.id)
-            .limit(limit - len(taken))
-        )
-        taken += tx.execute(query).scalars()
+        given = {"priority": priority, "now": now, "most": limit - len(taken)}
+        taken += tx.execute(_DUE, given).scalars()
         if len(taken) == limit:
             break
     if taken:
@@ -289,8 +340,7 @@ def paused_labels(tx: Connection) -> set[str]:
 
 def _find_locked(tx: Connection, job_id: str) -> Job:
     """The job, which no other transaction changes until the end of this one."""
-    query = sa.select(jobs).where(jobs.c.id == job_id).with_for_update()
-    row = tx.execute(query).mappings().first()
+    row = tx.execute(_FIND_LOCKED, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
     return _job(row)
@@ -327,19 +377,23 @@ def _bury(tx: Connection, job: Job, *, now: float) -> bool:
 def _end(
     tx: Connection, job: Job, state: State, *, now: float, held: bool = True, **values: Any
 ) -> bool:
-    condition = _held(job) if held else jobs.c.id == job.id
-    end: dict[str, Any] = {
+    given = {
+        "job_id": job.id,
+        "held": State.RUNNING if held else job.state,
+        "held_attempt": job.attempt,
         "state": state,
-        "finished_at": now,
-        "worker": None,
-        "lease_until": None,
+        "now": now,
+        "results": None,
+        "error": None,
+        "failures": job.failures,
+        "deaths": job.deaths,
         **values,
     }
-    changed = tx.execute(jobs.update().where(condition).values(**end))
-    if not changed.rowcount:
+    row = tx.execute(_END, given).mappings().first()
+    if row is None:
         return False
-    _end_attempt(tx, job, state.value, error=values.get("error"), now=now)
-    ended = replace(job, **end)
+    ended = _job(row)
+    _end_attempt(tx, job, state.value, error=ended.error, now=now)
     if ended.webhook is not None and ended.kind is Kind.RENDER:
         deliveries.announce_job(tx, ended, now=now)
     if ended.batch_id is not None:
@@ -348,15 +402,8 @@ def _end(
 
 
 def _end_attempt(tx: Connection, job: Job, outcome: str, *, error: str | None, now: float) -> None:
-    tx.execute(
-        attempts.update()
-        .where(
-            attempts.c.job_id == job.id,
-            attempts.c.number == job.attempt,
-            attempts.c.ended_at.is_(None),
-        )
-        .values(ended_at=now, outcome=outcome, error=error)
-    )
+    given = {"of": job.id, "which": job.attempt, "now": now, "how": outcome, "why": error}
+    tx.execute(_END_ATTEMPT, given)
 
 
 def _held(job: Job) -> sa.ColumnElement[bool]:

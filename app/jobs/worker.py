@@ -76,7 +76,7 @@ class Worker:
         self._concurrency = concurrency
         self._lease = lease
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._in_hand: dict[str, asyncio.Task[None]] = {}
+        self._in_hand: dict[str, asyncio.Task[Any]] = {}
         self._turns = _Turns()
         self._quarantine = _Quarantine(database)
 
@@ -116,12 +116,7 @@ class Worker:
             return self._lease
         self._in_hand[job_id] = task
         try:
-            job = await self._database.read(lambda tx: ledger.find(tx, job_id))
-            if job.state.final:
-                return None
-            suspect = job.deaths > 0 or job.lease_until is not None
-            async with self._turns.alone() if suspect else self._turns.shared():
-                return await self._attempt(job_id)
+            return await self._take_turn(job_id)
         except asyncio.CancelledError:
             task.uncancel()
             return await self._hand_back(job_id)
@@ -133,14 +128,35 @@ class Worker:
         finally:
             del self._in_hand[job_id]
 
-    async def _attempt(self, job_id: str) -> float | None:
-        """Make an attempt. Returns the seconds after which another may have to be made."""
+    async def _take_turn(self, job_id: str) -> float | None:
+        """Attempt a job beside others, or alone where it is suspect."""
+        async with self._turns.shared():
+            if await self._attempt(job_id, sound_only=True):
+                return None
+        job = await self._database.read(lambda tx: ledger.find(tx, job_id))
+        left = _time_left(job)
+        if left > 0:
+            return left
+        if job.state is State.RUNNING or (job.state is State.QUEUED and job.deaths > 0):
+            async with self._turns.alone():
+                await self._attempt(job_id, sound_only=False)
+        return None
+
+    async def _attempt(self, job_id: str, *, sound_only: bool) -> bool:
+        """Whether there was an attempt."""
         now = time.time()
         job = await self._database.write(
-            lambda tx: ledger.begin(tx, job_id, worker=self._name, until=now + self._lease, now=now)
+            lambda tx: ledger.begin(
+                tx,
+                job_id,
+                worker=self._name,
+                until=now + self._lease,
+                now=now,
+                sound_only=sound_only,
+            )
         )
         if job is None:
-            return await self._time_left(job_id)
+            return False
         log.info("job_begun", job=job.id, attempt=job.attempt)
         try:
             results = await self._do(job)
@@ -148,18 +164,11 @@ class Worker:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is written down
             await self._fail(job, error)
-            return None
+            return True
         await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
         self._metrics.attempts.labels("succeeded").inc()
         log.info("job_succeeded", job=job.id, results=len(results))
-        return None
-
-    async def _time_left(self, job_id: str) -> float | None:
-        """Seconds for which a job is another worker's, or None where it is no longer to be run."""
-        job = await self._database.read(lambda tx: ledger.find(tx, job_id))
-        if job.state is not State.RUNNING or job.lease_until is None:
-            return None
-        return max(0.0, job.lease_until - time.time()) + _LEASE_MARGIN
+        return True
 
     async def _do(self, job: Job) -> Results:
         if job.expires_at is not None and time.time() > job.expires_at:
@@ -301,6 +310,14 @@ def backoff(failures: int) -> float:
     """Seconds before the next attempt: doubling, and spread over half of that time."""
     longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+def _time_left(job: Job) -> float:
+    """Seconds for which a job is in the hands of a worker that lives, as far as is known."""
+    if job.state is not State.RUNNING or job.lease_until is None:
+        return 0.0
+    left = job.lease_until - time.time()
+    return left + _LEASE_MARGIN if left > 0 else 0.0
 
 
 def _may_pass(problem: Problem) -> bool:
