@@ -194,7 +194,8 @@ def upsert(tx: Connection, table: sa.Table, **values: Any) -> None:
 
 def insert_once(tx: Connection, table: sa.Table, **values: Any) -> bool:
     """Insert a row unless there is one with its key. Whether it has been."""
-    return bool(tx.execute(_insert_once(tx.dialect.name, table), values).rowcount)
+    # Not by the count of rows, which drivers do not tell of every insertion.
+    return tx.execute(_insert_once(tx.dialect.name, table), values).first() is not None
 
 
 @lru_cache
@@ -209,7 +210,7 @@ def _upsert(dialect: str, table: sa.Table, names: tuple[str, ...]) -> Any:
 @lru_cache
 def _insert_once(dialect: str, table: sa.Table) -> Any:
     insert: Any = _INSERTS[dialect](table)
-    return insert.on_conflict_do_nothing()
+    return insert.on_conflict_do_nothing().returning(*table.primary_key)
 
 
 def normal_url(url: str) -> str:

@@ -11,6 +11,7 @@ row.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -44,12 +45,14 @@ _PREFIX: Final = "pixelmill_"
 _TABLE: Final = f"{_PREFIX}pgqueuer"
 _CHANNEL: Final = f"{_PREFIX}ch_pgqueuer"
 _SCHEMA_LOCK: Final = 7_305_808_869_232
-_POLL: Final = timedelta(seconds=5)
-"""Between looks for what is due and for rows of silent workers: notifications come sooner."""
+_POLL: Final = 0.5
+"""Leases between looks for rows of silent workers: what is new is notified."""
 _SILENCE: Final = 1.25
 """Leases after which a worker is silent: the ledger's lease of its jobs has passed by then."""
 _AWAY: Final = timedelta(seconds=1)
 _BATCH: Final = 10
+_COMPLAINTS: Final = 10.0
+"""Seconds between two of one kind."""
 _ASTRAY: Final = 3.0
 """Leases for which a job may be due or abandoned before it is looked for a row of it."""
 _STRAYS: Final = 1000
@@ -67,6 +70,7 @@ class DistributedQueue:
         self._database = database
         self._lease = lease
         self._names = _names()
+        _shorten_logs()
 
     async def open(self) -> None:
         """Create or change PgQueuer's tables. Safe to be called by several processes at once."""
@@ -131,7 +135,7 @@ class DistributedQueue:
         batch = max(1, min(concurrency // 2, _BATCH))
         await supervisor.run(
             lambda: self._managing(bring),
-            dequeue_timeout=_POLL,
+            dequeue_timeout=timedelta(seconds=self._lease * _POLL),
             batch_size=batch,
             heartbeat_timeout=timedelta(seconds=self._lease * _SILENCE),
             max_concurrent_tasks=max(concurrency, 2 * batch),
@@ -229,6 +233,10 @@ class _Driver(PsycopgDriver):
         super().__init__(connection)
         self._listening = PsycopgDriver(listening)
 
+    async def notify(self, channel: str, payload: str) -> None:
+        # A probe of what listens comes after the request to listen, on the same connection.
+        await self._listening.notify(channel, payload)
+
     async def add_listener(self, channel: str, callback: NotifyCallback) -> None:
         await self._listening.add_listener(channel, callback)
 
@@ -259,6 +267,30 @@ def _psycopg_of(tx: Connection) -> psycopg.Connection[Any]:
     connection = tx.connection.driver_connection
     assert isinstance(connection, psycopg.Connection)  # noqa: S101 - see `normal_url`
     return connection
+
+
+class _ShortLogs(logging.Handler):
+    """Passes on what PgQueuer complains of, once in a while: it does so ten times in a second."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._again_at: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now < self._again_at.get(record.msg, 0.0):
+            return
+        self._again_at[record.msg] = now + _COMPLAINTS
+        error = record.exc_info[1] if record.exc_info else None
+        reason = None if error is None else f"{type(error).__name__}: {error}"
+        log.warning("queue", message=record.getMessage()[:200], error=reason)
+
+
+def _shorten_logs() -> None:
+    logger = logging.getLogger("pgqueuer")
+    if not any(isinstance(handler, _ShortLogs) for handler in logger.handlers):
+        logger.addHandler(_ShortLogs())
+        logger.propagate = False
 
 
 def _names() -> settings.DBSettings:

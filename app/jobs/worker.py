@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -35,6 +35,8 @@ from app.jobs.queues import JobQueue
 from app.jobs.records import Job, Kind, State, shown_problem
 from app.jobs.runner import Runner
 from app.telemetry import Metrics
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +79,7 @@ class Worker:
         self._lease = lease
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._in_hand: dict[str, asyncio.Task[Any]] = {}
+        self._begun: set[str] = set()
         self._turns = _Turns()
         self._quarantine = _Quarantine(database)
 
@@ -127,6 +130,7 @@ class Worker:
             return await self._hand_back(job_id, after=self._lease)
         finally:
             del self._in_hand[job_id]
+            self._begun.discard(job_id)
 
     async def _take_turn(self, job_id: str) -> float | None:
         """Attempt a job beside others, or alone where it is suspect."""
@@ -158,6 +162,7 @@ class Worker:
         if job is None:
             return False
         log.info("job_begun", job=job.id, attempt=job.attempt)
+        self._begun.add(job_id)
         try:
             results = await self._do(job)
         except asyncio.CancelledError:
@@ -219,31 +224,32 @@ class Worker:
         Where that cannot be written down, it passes to others with its lease.
         """
 
-        def write(tx: Any) -> None:
+        def write(tx: Any) -> float | None:
             now = time.time()
             returned = ledger.hand_back(
                 tx, [job_id], worker=self._name, again_at=now + after, now=now
             )
             self._queue.submit(tx, returned)
+            # It may have been brought here for a worker that has died, which nobody has counted.
+            others = not returned and ledger.find(tx, job_id).state is State.RUNNING
+            return self._lease if others else None
 
         try:
-            await self._insist(write)
+            return await self._insist(write)
+        except RecordMissing:
+            return None
         except Exception:
             log.exception("job_left", job=job_id)
             return self._lease
-        return None
 
-    async def _insist(self, work: Callable[[Any], Any]) -> None:
+    async def _insist(self, work: Callable[[Any], T]) -> T:
         """Write down what has happened, though the database may be away for a while."""
-        for attempt in range(1, _LEDGER_TRIES + 1):
+        for attempt in range(1, _LEDGER_TRIES):
             try:
-                await self._database.write(work)
+                return await self._database.write(work)
             except LedgerUnavailable:
-                if attempt == _LEDGER_TRIES:
-                    raise
                 await asyncio.sleep(min(attempt, 5) * 0.5)
-            else:
-                return
+        return await self._database.write(work)
 
     def _renew(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         """Runs in a thread: keep what is in hand, and let go of what no longer is."""
@@ -258,7 +264,8 @@ class Worker:
                 )
             except LedgerUnavailable:
                 continue
-            for job_id in lost:
+            # Those that wait for their turn have not been anybody's here.
+            for job_id in lost & self._begun:
                 loop.call_soon_threadsafe(self.let_go, job_id)
 
 
