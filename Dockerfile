@@ -31,7 +31,8 @@ ENV PATH=/opt/pixelmill/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PIXELMILL_HOST=0.0.0.0 \
     PIXELMILL_ORIGINALS=file:/data/originals \
-    PIXELMILL_RESULTS=file:/data/results
+    PIXELMILL_RESULTS=file:/data/results \
+    PIXELMILL_DATABASE=sqlite:////data/pixelmill.db
 USER 10001
 WORKDIR /data
 VOLUME /data

@@ -52,7 +52,7 @@ docs: .venv/.dev ## Write the generated parts of the README, and the gallery
 
 # The locks hold hashes and no address of any package index.
 UV_COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-annotate --no-header --extra fast pyproject.toml
+	--no-emit-index-url --no-annotate --no-header --extra fast --extra postgres pyproject.toml
 
 lock: ## Resolve the dependencies anew
 	$(PYTHON) -m venv .venv-lock

@@ -65,7 +65,7 @@ def serve(
 @cli.command()
 def work(
     concurrency: Annotated[
-        int | None, typer.Option(help="Jobs in hand at once; 0: four for each render.")
+        int | None, typer.Option(help="Jobs in hand at once; 0: eight for each render.")
     ] = None,
 ) -> None:
     """Run jobs, and nothing else, until told to stop."""

@@ -25,6 +25,7 @@
     ├── LedgerUnavailable      503  the database of jobs does not answer
     ├── TargetRefused          403  results may not be written there
     ├── TargetFailed           502  the target did not take the result
+    ├── TargetRejected         424  the target will not take it: a signature that has passed
     ├── JobExpired             410  the job did not begin before it expired
     ├── JobTimeout             504  the job took longer than it may
     └── JobPoisoned            422  the job has ended its workers too often
@@ -215,6 +216,12 @@ class TargetFailed(ServiceError):
     """The target did not take the result."""
 
     status, code, title = 502, "target_failed", "The target failed"
+
+
+class TargetRejected(ServiceError):
+    """The target will not take the result, however often it is sent."""
+
+    status, code, title = 424, "target_rejected", "The target rejects the result"
 
 
 class JobExpired(ServiceError):

@@ -16,7 +16,19 @@ from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from routers import images, info, jobs, kit, ops, problems, thumb, transform
+from routers import (
+    dead_letters,
+    images,
+    info,
+    jobs,
+    kit,
+    ops,
+    problems,
+    queue,
+    thumb,
+    transform,
+    webhooks,
+)
 from routers.envelope import Envelope
 from routers.hits import HitPath
 
@@ -74,6 +86,9 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         images.router,
         transform.router,
         jobs.router,
+        webhooks.router,
+        dead_letters.router,
+        queue.router,
         ops.router,
     ):
         app.include_router(router)

@@ -204,6 +204,7 @@ async def open_service(
                     open_bucket=lambda name: _open_bucket(name, settings),
                     run=role == "work" or settings.run_jobs,
                     stop=stop_jobs,
+                    resolver=resolver,
                 )
             )
         yield Service(

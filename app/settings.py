@@ -7,6 +7,7 @@ endpoint of S3 come from the usual AWS variables.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from dataclasses import dataclass
@@ -137,8 +138,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=256,
-        description="Jobs in hand at once, those that fetch and write included; 0 means four for "
-        "each render.",
+        description="Jobs in hand at once, those that fetch and write included; 0 means eight "
+        "for each render.",
     )
     job_lease: Seconds = Field(
         10.0,
@@ -152,6 +153,17 @@ class Settings(BaseSettings):
         (),
         description="Where results of jobs may be written besides the store of originals, as "
         "globs: `s3://BUCKET/*`, `https://HOST/*`, separated by commas.",
+    )
+    webhook_secrets: Secrets = Field(
+        (),
+        description="Secrets that sign webhooks, as `whsec_` and base64 of 24 to 64 bytes, "
+        "separated by commas. All of them sign, so that receivers can change theirs. Without one, "
+        "there are no webhooks.",
+    )
+    webhook_hosts: Words = Field(
+        ("*",),
+        description="Hosts that webhooks may name, as globs. `*` is every public host on its "
+        "default port.",
     )
     workers: int = Field(
         0, ge=0, le=256, description="Renders at once; 0 means one for each usable processor."
@@ -298,6 +310,26 @@ class Settings(BaseSettings):
             seen.add(kid)
         return value
 
+    @field_validator("targets")
+    @classmethod
+    def _check_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for glob in value:
+            if not re.match(r"(s3|https?)://[^/]", glob):
+                raise ValueError(f"must be s3://BUCKET/* or https://HOST/*, got {glob!r}")
+        return value
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _check_webhook_secrets(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in value:
+            try:
+                size = len(_webhook_key(secret))
+            except ValueError:
+                size = 0
+            if not 24 <= size <= 64:
+                raise ValueError("must be whsec_ and then base64 of 24 to 64 random bytes")
+        return value
+
     @field_validator("presets")
     @classmethod
     def _check_presets(cls, value: str) -> str:
@@ -348,6 +380,19 @@ class Settings(BaseSettings):
         """Secrets by key id, the signing one first."""
         pairs = (key.get_secret_value().partition(":") for key in self.keys)
         return {kid: secret.encode() for kid, _, secret in pairs}
+
+    @property
+    def webhook_keys(self) -> tuple[bytes, ...]:
+        """What signs webhooks."""
+        return tuple(map(_webhook_key, self.webhook_secrets))
+
+
+def _webhook_key(secret: SecretStr) -> bytes:
+    """The bytes of `whsec_BASE64`. Raises ValueError."""
+    prefix, mark, encoded = secret.get_secret_value().partition("whsec_")
+    if prefix or not mark:
+        raise ValueError("no whsec_")
+    return base64.b64decode(encoded, validate=True)
 
 
 def parse_place(text: str) -> Place:

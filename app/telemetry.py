@@ -129,6 +129,30 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.jobs = Gauge(
+            "pixelmill_jobs", "Jobs in the ledger, by state.", ["state"], registry=registry
+        )
+        self.job_queue_depth = Gauge(
+            "pixelmill_job_queue_depth",
+            "Jobs that are due and wait for a worker.",
+            registry=registry,
+        )
+        self.job_queue_age_seconds = Gauge(
+            "pixelmill_job_queue_age_seconds",
+            "How long the job has been due that waits longest.",
+            registry=registry,
+        )
+        self.job_backlog_seconds = Gauge(
+            "pixelmill_job_backlog_seconds",
+            "How long the jobs that wait take the workers there are.",
+            registry=registry,
+        )
+        self.webhook_deliveries = Counter(
+            "pixelmill_webhook_deliveries_total",
+            "Attempts at telling a webhook, by what followed: delivered, retried or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.downloads = Counter(
             "pixelmill_downloads_total",
             "Originals asked for, by kind of source and outcome.",

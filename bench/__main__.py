@@ -1,4 +1,4 @@
-"""python -m bench [cold|kit|hits|overload|memory|all] [--quick] [--json FILE]."""
+"""python -m bench [cold|kit|hits|overload|memory|jobs|all] [--quick] [--json FILE]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cold, hits, kit, memory, overload
+from bench import cold, hits, jobs, kit, memory, overload
 from bench.report import Report, save
 
 MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
@@ -16,6 +16,7 @@ MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
     "hits": hits.measure,
     "overload": overload.measure,
     "memory": memory.measure,
+    "jobs": jobs.measure,
 }
 
 

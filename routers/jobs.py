@@ -188,13 +188,18 @@ def shown(job: Job) -> dict[str, Any]:
 
 
 def page(
-    path: str, items: list[dict[str, Any]], pairs: list[tuple[str, str]], *, limit: int
+    path: str,
+    items: list[dict[str, Any]],
+    pairs: list[tuple[str, str]],
+    *,
+    limit: int,
+    key: str = "id",
 ) -> dict[str, Any]:
-    """A page of records of which one more than `limit` was looked for."""
+    """A page of records, known by `key`, of which one more than `limit` was looked for."""
     told: dict[str, Any] = {"items": items[:limit]}
     if len(items) > limit:
         kept = [pair for pair in pairs if pair[0] != "cursor"]
-        told["next"] = openapi.link(path, [*kept, ("cursor", items[limit - 1]["id"])])
+        told["next"] = openapi.link(path, [*kept, ("cursor", items[limit - 1][key])])
     return told
 
 

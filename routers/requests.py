@@ -57,6 +57,9 @@ def pairs_of(request: Request) -> list[tuple[str, str]]:
         )
     except ValueError:
         raise InvalidRequest(f"More than {_MAX_PARAMETERS} parameters") from None
+    for name, value in pairs:
+        if "\0" in value:
+            raise InvalidRequest(f"{name[:64]} holds a NUL character", param=name[:64])
     for name in OWN_PARAMETERS:
         if sum(given == name for given, _ in pairs) > 1:
             raise InvalidRequest(f"{name} is given twice", param=name)

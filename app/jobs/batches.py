@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from app.errors import RecordMissing
 from app.jobs import deliveries
 from app.jobs.database import Connection
-from app.jobs.ids import new_id
+from app.jobs.ids import is_id, new_id
 from app.jobs.records import Batch, BatchState, Draft, Kind, State
 from app.jobs.schema import attempts, batches, jobs
 
@@ -55,6 +55,8 @@ def create(tx: Connection, draft: BatchDraft, *, now: float) -> Batch:
 
 def find(tx: Connection, batch_id: str) -> Batch:
     """The batch of an id. Raises RecordMissing."""
+    if not is_id(batch_id):
+        raise RecordMissing(f"There is no batch {batch_id[:64]!r}")
     row = tx.execute(sa.select(batches).where(batches.c.id == batch_id)).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no batch {batch_id[:64]!r}")

@@ -11,10 +11,13 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+_RANDOM: Final = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,4 +48,4 @@ async def _repeat(chore: Chore) -> None:
         except Exception:
             log.exception("chore_failed", chore=chore.name)
         # Spread out, so that replicas started together do not all ask at once.
-        await asyncio.sleep(chore.period * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+        await asyncio.sleep(chore.period * _RANDOM.uniform(0.8, 1.2))

@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from app.errors import JobPoisoned, RecordMissing, problem_of
 from app.jobs import batches, deliveries
 from app.jobs.database import Connection, upsert
-from app.jobs.ids import new_id
+from app.jobs.ids import is_id, new_id
 from app.jobs.records import Draft, Job, Kind, State, packed_source, shown_problem
-from app.jobs.schema import attempts, jobs, pauses, quarantine
+from app.jobs.schema import DUE, attempts, jobs, pauses, quarantine
 
 MAX_DEATHS: Final = 3
+ALL_LABELS: Final = "*"
 
 # What every job goes through is built once: building a statement costs more than running it.
 _FIND: Final = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
@@ -29,10 +30,13 @@ _FIND_LOCKED: Final = _FIND.with_for_update()
 _FIND_ORPHAN: Final = _FIND_LOCKED.where(
     jobs.c.state == State.RUNNING.value, jobs.c.lease_until <= sa.bindparam("now")
 )
+_STOPPED: Final = sa.exists().where(
+    pauses.c.label.in_((ALL_LABELS, sa.func.coalesce(jobs.c.label, ALL_LABELS)))
+)
 _BEGIN: Final = (
     jobs.update()
     .where(jobs.c.id == sa.bindparam("job_id"))
-    .where(sa.text("state = 'queued' AND NOT paused"))
+    .where(sa.text(DUE), ~_STOPPED)
     .values(
         state=State.RUNNING.value,
         worker=sa.bindparam("worker"),
@@ -43,6 +47,12 @@ _BEGIN: Final = (
     .returning(jobs)
 )
 _BEGIN_SOUND: Final = _BEGIN.where(jobs.c.deaths == 0)
+_HOLD: Final = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("job_id"))
+    .where(sa.text(DUE), _STOPPED)
+    .values(paused=True, run_after=sa.bindparam("now"))
+)
 _NOTE_ATTEMPT: Final = attempts.insert()
 _END: Final = (
     jobs.update()
@@ -74,7 +84,7 @@ _END_ATTEMPT: Final = (
 )
 _DUE: Final = (
     sa.select(jobs.c.id)
-    .where(sa.text("state = 'queued' AND NOT paused"))
+    .where(sa.text(DUE))
     .where(jobs.c.priority == sa.bindparam("priority"), jobs.c.run_after <= sa.bindparam("now"))
     .order_by(jobs.c.run_after, jobs.c.id)
     .limit(sa.bindparam("most"))
@@ -82,7 +92,6 @@ _DUE: Final = (
 
 _CHUNK: Final = 500
 """Ids in one statement: SQLite takes a bounded number of values."""
-ALL_LABELS: Final = "*"
 
 
 def insert(tx: Connection, drafts: Sequence[Draft], *, now: float) -> list[Job]:
@@ -128,10 +137,21 @@ def insert(tx: Connection, drafts: Sequence[Draft], *, now: float) -> list[Job]:
 
 def find(tx: Connection, job_id: str) -> Job:
     """The job of an id. Raises RecordMissing."""
+    if not is_id(job_id):
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
     row = tx.execute(_FIND, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
     return _job(row)
+
+
+def find_several(tx: Connection, ids: Sequence[str]) -> list[Job]:
+    """The jobs of these ids that there are, in the order of the ids."""
+    found: dict[str, Job] = {}
+    for chunk in _chunks(ids):
+        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
+        found.update((row["id"], _job(row)) for row in rows)
+    return [found[job_id] for job_id in ids if job_id in found]
 
 
 def find_page(
@@ -178,6 +198,8 @@ def begin(
             return None
         row = tx.execute(_BEGIN, given).mappings().first()
     if row is None:
+        # A job that is tried again, or was accepted at that moment, may not be marked yet.
+        tx.execute(_HOLD, given)
         return None
     job = _job(row)
     tx.execute(
@@ -309,21 +331,11 @@ def reap(tx: Connection, *, now: float, among: Sequence[str] | None = None) -> i
     return len(orphans)
 
 
-def any_quarantined(tx: Connection) -> bool:
-    """Whether there is a version of any original that is not to be rendered."""
-    return tx.execute(sa.select(quarantine.c.digest).limit(1)).first() is not None
-
-
-def is_quarantined(tx: Connection, digest: str) -> bool:
-    """Whether a version of an original has ended its workers too often."""
-    found = sa.select(quarantine.c.digest).where(quarantine.c.digest == digest)
-    return tx.execute(found).first() is not None
-
-
 def note_digest(tx: Connection, job: Job, digest: str) -> bool:
     """Note of which version of its original a suspect job is. True where that is in quarantine."""
     tx.execute(jobs.update().where(jobs.c.id == job.id).values(digest=digest))
-    return is_quarantined(tx, digest)
+    found = sa.select(quarantine.c.digest).where(quarantine.c.digest == digest)
+    return tx.execute(found).first() is not None
 
 
 def counts(tx: Connection) -> dict[str, int]:
@@ -340,10 +352,17 @@ def paused_labels(tx: Connection) -> set[str]:
 
 def _find_locked(tx: Connection, job_id: str) -> Job:
     """The job, which no other transaction changes until the end of this one."""
+    if not is_id(job_id):
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
     row = tx.execute(_FIND_LOCKED, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
     return _job(row)
+
+
+def is_any_quarantined(tx: Connection) -> bool:
+    """Whether there are versions of originals that jobs do not render."""
+    return tx.execute(sa.select(quarantine.c.digest).limit(1)).first() is not None
 
 
 def _bury(tx: Connection, job: Job, *, now: float) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from app.errors import Problem
 from app.sources import stored, web
@@ -169,7 +170,7 @@ class Job:
             "expires_at": shown_time(self.expires_at),
             "label": self.label,
             "metadata": _loaded(self.metadata),
-            "webhook": self.webhook,
+            "webhook": None if self.webhook is None else shown_url(self.webhook),
             "batch": self.batch_id,
             "line": self.line,
             "origin": self.origin,
@@ -219,7 +220,7 @@ class Batch:
             "finished_at": shown_time(self.finished_at),
             "label": self.label,
             "metadata": _loaded(self.metadata),
-            "webhook": self.webhook,
+            "webhook": None if self.webhook is None else shown_url(self.webhook),
             "origin": self.origin,
             "max_failures": self.max_failures,
             "report": _loaded(self.report),
@@ -264,8 +265,23 @@ def shown_time(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def shown_url(url: str) -> str:
+    """A URL without its query: that of a presigned one is as good as a password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def shown_target(target: str) -> str:
+    """A target, or the place that it was filled in to, without what is secret in it."""
+    return shown_url(target) if target.startswith(("https://", "http://")) else target
+
+
 def _shown_output(output: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {"transform": output["transform"], "target": output.get("target")}
+    target = output.get("target")
+    shown = {
+        "transform": output["transform"],
+        "target": None if target is None else shown_target(target),
+    }
     return {name: value for name, value in shown.items() if value is not None}
 
 

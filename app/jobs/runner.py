@@ -7,7 +7,6 @@ equal versions and transforms have equal keys and bytes.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -19,14 +18,14 @@ from urllib.parse import quote, urlencode
 from app.admission import Lane
 from app.errors import InvalidRequest
 from app.jobs import targets
-from app.jobs.records import Job, Output, shown_source
+from app.jobs.records import Job, Output, shown_source, shown_target
 from app.jobs.spec import settled
 from app.jobs.targets import Fields, TargetKind
 from app.render import Answer, Keyed, Renderer
 from app.settings import Settings
 from app.sources import web
 from app.sources.base import Ref
-from transforms.inspect import look
+from transforms.inspect import look, peek
 from transforms.transform import Transform
 
 
@@ -70,8 +69,8 @@ class Runner:
             for output in outputs
         ]
         answers = await self._renderer.answer_all(keyeds, lane=Lane.JOBS, seconds=job.timeout)
-        sizes = await asyncio.to_thread(lambda: [_size_of(answer) for answer in answers])
-        places = _places(ref, outputs, answers, sizes)
+        sizes = [_size_of(answer.rendered.data) for answer in answers]
+        places = _places(ref, outputs, answers, sizes, allowed=self._settings.targets)
         await self._writer.write(
             [
                 Finished(
@@ -100,7 +99,7 @@ class Runner:
         data = answer.rendered.data
         shown = {
             "url": self._url(keyed.identity.ref, keyed.transform, place),
-            "target": place,
+            "target": None if place is None else shown_target(place),
             "key": answer.rendered.key,
             "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
             "width": size[0],
@@ -126,8 +125,9 @@ class Runner:
         return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
-def _size_of(answer: Answer) -> tuple[int, int]:
-    size = look(answer.rendered.data).size
+def _size_of(data: bytes) -> tuple[int, int]:
+    _, size = peek(data)
+    size = size or look(data).size  # AVIF and TIFF do not tell it at their beginning
     return size.width, size.height
 
 
@@ -136,11 +136,17 @@ def _places(
     outputs: Sequence[Output],
     answers: Sequence[Answer],
     sizes: Sequence[tuple[int, int]],
+    *,
+    allowed: Sequence[str],
 ) -> list[str | None]:
-    """Where each result goes. Raises InvalidRequest where two would go to one place."""
+    """Where each result goes.
+
+    Raises TargetRefused, and InvalidRequest where it is no place or two would go to one.
+    """
     places: list[str | None] = []
     for number, (output, answer, size) in enumerate(zip(outputs, answers, sizes, strict=True)):
         place = output.target
+        param = f"outputs[{number}].target"
         if place is not None and targets.kind_of(place) is not TargetKind.URL:
             fields = Fields(
                 ref=ref,
@@ -151,8 +157,11 @@ def _places(
                 tile=output.tile,
             )
             place = targets.fill(place, fields)
+        if place is not None:
+            # What is allowed may have changed, and fields come to more than a sample shows.
+            targets.check_place(place, param=param, allowed=allowed)
         if place is not None and place in places:
-            param = f"outputs[{number}].target"
-            raise InvalidRequest(f"{param}: two results would be written to {place}", param=param)
+            shown = shown_target(place)
+            raise InvalidRequest(f"{param}: two results would be written to {shown}", param=param)
         places.append(place)
     return places

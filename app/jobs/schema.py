@@ -16,7 +16,9 @@ METADATA: Final = sa.MetaData(
     }
 )
 
-_DUE: Final = "state = 'queued' AND NOT paused"
+DUE: Final = "state = 'queued' AND NOT paused"
+PAUSED: Final = "state = 'queued' AND paused"
+"""Conditions of partial indexes: a query must say the same, word for word, to be given them."""
 _FALSE: Final = sa.text("false")
 
 jobs: Final = sa.Table(
@@ -61,14 +63,21 @@ sa.Index(
     jobs.c.priority,
     jobs.c.run_after,
     jobs.c.id,
-    sqlite_where=sa.text(_DUE),
-    postgresql_where=sa.text(_DUE),
+    sqlite_where=sa.text(DUE),
+    postgresql_where=sa.text(DUE),
 )
 sa.Index(
     "ix_jobs_running",
     jobs.c.lease_until,
     sqlite_where=sa.text("state = 'running'"),
     postgresql_where=sa.text("state = 'running'"),
+)
+sa.Index(
+    "ix_jobs_paused",
+    jobs.c.label,
+    jobs.c.id,
+    sqlite_where=sa.text(PAUSED),
+    postgresql_where=sa.text(PAUSED),
 )
 sa.Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 sa.Index("ix_jobs_label", jobs.c.label, jobs.c.id)
@@ -199,15 +208,19 @@ deliveries: Final = sa.Table(
     sa.Column("batch_id", sa.String(26)),
     sa.Column("event", sa.String(32), nullable=False),
     sa.Column("url", sa.Text, nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("next_at", sa.Double, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("finished_at", sa.Double),
-    sa.Column("status", sa.Integer),
-    sa.Column("error", sa.Text),
+    sa.Column("log", sa.Text, nullable=False, server_default="[]"),
+    sa.Index("ix_deliveries_batch", "batch_id", "id"),
     sa.Index("ix_deliveries_due", "state", "next_at"),
     sa.Index("ix_deliveries_finished", "finished_at"),
+    sa.Index("ix_deliveries_job", "job_id", "id"),
+    sa.Index("ix_deliveries_state", "state", "id"),
 )
-"""Webhooks that are sent or to be sent: states are `pending`, `delivered` and `failed`."""
+"""Webhooks that are sent or to be sent: states are `pending`, `delivered` and `failed`. `log` has
+the attempts; while one is under way, `next_at` is when another process may make the next."""

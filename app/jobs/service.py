@@ -10,23 +10,29 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.backlog import BacklogMeter
 from app.jobs.database import NO_POSTGRES, Connection, Database
+from app.jobs.dead_letters import DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.housekeeping import Chore, keeping_house
 from app.jobs.migrations import upgrade
+from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
 from app.jobs.runner import Runner
 from app.jobs.spec import SpecReader
+from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
 from app.jobs.writers import Writers
+from app.outbound import Outbound
 from app.presets import Presets
 from app.render import Renderer
 from app.settings import Settings
+from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.telemetry import Metrics
 
-_IN_FLIGHT: Final = 4
+_IN_FLIGHT: Final = 8
 """Jobs in hand for each render: while one renders, others fetch and write."""
 _PATIENCE: Final = (0.02, 0.5)
 """Seconds between looks at a job that is waited for: at first, and at last."""
@@ -36,11 +42,20 @@ class Jobs:
     """Accepts jobs and tells of them."""
 
     def __init__(
-        self, database: Database, queue: JobQueue, reader: SpecReader, worker: Worker | None
+        self,
+        database: Database,
+        queue: JobQueue,
+        reader: SpecReader,
+        worker: Worker | None,
+        *,
+        backlog: BacklogMeter,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.backlog = backlog
+        self.pauses = Pauses(database, queue)
+        self.dead_letters = DeadLetters(database, queue)
         self._worker = worker
 
     async def submit(
@@ -157,17 +172,34 @@ async def open_jobs(
     open_bucket: Callable[[str], ObjectStore],
     run: bool,
     stop: asyncio.Event,
+    resolver: Resolver = resolve,
 ) -> AsyncIterator[Jobs]:
     """Open the ledger, and where `run` says so run a worker until the block ends."""
     database = Database(settings.database)
-    writers = None
+    writers = webhooks = None
     try:
         await asyncio.to_thread(upgrade, database)
         queue = _make_queue(database, lease=settings.job_lease)
         await queue.open()
         writers = Writers(
-            originals=originals, renderer=renderer, database=database, open_bucket=open_bucket
+            originals=originals,
+            renderer=renderer,
+            database=database,
+            open_bucket=open_bucket,
+            outbound=Outbound(
+                Guard(
+                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
+                    private_networks=settings.allow_private_networks,
+                    resolver=resolver,
+                    param="target",
+                ),
+                connections=settings.downloads,
+            ),
         )
+        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
+        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
+        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
+        backlog = BacklogMeter(database, metrics=metrics, concurrency=concurrency)
         worker = None
         if run:
             worker = Worker(
@@ -176,15 +208,15 @@ async def open_jobs(
                 runner=Runner(renderer, writers, settings),
                 chores={},
                 metrics=metrics,
-                concurrency=settings.job_concurrency or _IN_FLIGHT * settings.processors,
+                concurrency=concurrency,
                 lease=settings.job_lease,
             )
-        jobs = Jobs(database, queue, SpecReader(settings, presets), worker)
+        jobs = Jobs(database, queue, SpecReader(settings, presets), worker, backlog=backlog)
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(database, queue, settings)):
+            async with keeping_house(_chores(jobs, settings, sender=sender)):
                 yield jobs
         finally:
             stop.set()
@@ -195,6 +227,8 @@ async def open_jobs(
     finally:
         if writers is not None:
             await writers.close()
+        if webhooks is not None:
+            await webhooks.close()
         await asyncio.to_thread(database.close)
 
 
@@ -209,7 +243,9 @@ def _make_queue(database: Database, *, lease: float) -> JobQueue:
     return DistributedQueue(database, lease=lease)
 
 
-def _chores(database: Database, queue: JobQueue, settings: Settings) -> list[Chore]:
+def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
+    database = jobs.database
+
     async def close_batches() -> None:
         await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
 
@@ -222,6 +258,9 @@ def _chores(database: Database, queue: JobQueue, settings: Settings) -> list[Cho
 
     return [
         Chore(name="close batches", period=2.0, do=close_batches),
-        Chore(name="tidy the queue", period=20.0, do=queue.tidy),
+        Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy),
+        Chore(name="send webhooks", period=1.0, do=sender.send_due),
+        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
+        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
         Chore(name="forget", period=300.0, do=forget),
     ]

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.errors import InvalidRequest
 from app.jobs import targets
 from app.jobs.records import Draft, Output, source_ref
+from app.jobs.webhooks import WebhookCheck
 from app.presets import PARAMETER, Presets
 from app.settings import Settings
 from app.sources import stored
@@ -100,10 +101,14 @@ class SpecReader:
     def __init__(self, settings: Settings, presets: Presets) -> None:
         self._settings = settings
         self._presets = presets
+        self._webhooks = WebhookCheck(settings)
         self._expand_cached = lru_cache(maxsize=_REMEMBERED)(self._expand_text)
 
     def read_job(self, body: Any, *, now: float, **context: Any) -> Draft:
-        """One job. `context` are more fields of the draft. Raises InvalidRequest, TargetRefused."""
+        """One job. `context` are more fields of the draft.
+
+        Raises InvalidRequest, TargetRefused, SourceRefused.
+        """
         job = validate(JobBody, body)
         return self.draft(job.source, job.outputs, job, now=now, **context)
 
@@ -116,7 +121,10 @@ class SpecReader:
         now: float,
         **context: Any,
     ) -> Draft:
-        """One job of parts that have been validated. Raises InvalidRequest, TargetRefused."""
+        """One job of parts that have been validated.
+
+        Raises InvalidRequest, TargetRefused, SourceRefused.
+        """
         names = [source] if isinstance(source, str) else source
         refs = tuple(source_ref(name) for name in names)
         for number, ref in enumerate(refs):
@@ -136,9 +144,13 @@ class SpecReader:
             timeout=float(options.timeout),
             label=options.label,
             metadata=_packed_metadata(options.metadata),
-            webhook=options.webhook,
+            webhook=self.check_webhook(options.webhook),
             **context,
         )
+
+    def check_webhook(self, url: str | None) -> str | None:
+        """Return the webhook of a body. Raises InvalidRequest, SourceRefused."""
+        return None if url is None else self._webhooks.check(url)
 
     def _expand_text(self, outputs: str, merged: str) -> str:
         bodies = [OutputBody(**output) for output in json.loads(outputs)]

@@ -7,15 +7,15 @@ What is written among the originals is an original like any other.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatchcase
 from string import Formatter
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from app.errors import InvalidRequest, TargetRefused
+from app.jobs.records import shown_target
 from app.sources import stored
 from app.sources.base import Ref
 from app.stores.base import check_key
@@ -23,6 +23,10 @@ from transforms.formats import FORMATS
 
 FIELDS: Final = ("id", "stem", "w", "h", "ext", "digest", "column", "row")
 _LONGEST: Final = 2048
+_LONGEST_URL: Final = 4096
+"""Presigned URLs hold a session's token."""
+_PORT: Final = re.compile(r":[0-9*?]+$")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,254}")
 _ENDINGS: Final[Mapping[str, str]] = {
     **{image_format.extension: name for name, image_format in FORMATS.items()},
@@ -81,24 +85,41 @@ def check_template(template: str, *, param: str, allowed: Sequence[str]) -> str:
     """Return a template that can be filled in, or raise InvalidRequest or TargetRefused.
 
     `allowed` are globs of buckets with keys (`s3://bucket/*`) and of URLs (`https://host/*`).
+    Whether the place that a template comes to is among them, `check_place` tells.
     """
-    if not template or len(template) > _LONGEST:
-        raise InvalidRequest(f"{param} must have 1 to {_LONGEST} characters", param=param)
     kind = kind_of(template)
+    longest = _LONGEST_URL if kind is TargetKind.URL else _LONGEST
+    if not template or len(template) > longest:
+        raise InvalidRequest(f"{param} must have 1 to {longest} characters", param=param)
     if kind is TargetKind.URL:
-        if not any(fnmatchcase(template, glob) for glob in allowed):
-            host = urlsplit(template).netloc
-            raise TargetRefused(f"{param}: {host[:64]} is not among PIXELMILL_TARGETS", param=param)
-        return template
+        return check_place(template, param=param, allowed=allowed)
     sample = fill(template, _SAMPLE, param=param)
     if kind is TargetKind.BUCKET:
-        if not any(fnmatchcase(sample, glob) for glob in allowed):
-            shown = template[:100]
-            raise TargetRefused(f"{param}: {shown} is not among PIXELMILL_TARGETS", param=param)
-        split_bucket(sample, param=param)
+        bucket, _ = split_bucket(sample, param=param)
+        literal = template.partition("{")[0].removeprefix("s3://")
+        if not literal.startswith(f"{bucket}/"):
+            raise InvalidRequest(f"{param}: a bucket takes no fields", param=param)
+        if not any(_may_come_to(glob, bucket, template) for glob in _globs(allowed, "s3")):
+            raise _refused(template, param=param)
     else:
         check_key(sample, param=param)
     return template
+
+
+def check_place(place: str, *, param: str = "target", allowed: Sequence[str]) -> str:
+    """Return a place that may be written to, or raise InvalidRequest or TargetRefused."""
+    match kind_of(place):
+        case TargetKind.ORIGINAL:
+            return check_key(place, param=param)
+        case TargetKind.BUCKET:
+            bucket, key = split_bucket(place, param=param)
+            allows = any(glob.allows(bucket, key) for glob in _globs(allowed, "s3"))
+        case TargetKind.URL:
+            scheme, host, path = _split_url(place, param=param)
+            allows = any(glob.allows(host, path) for glob in _globs(allowed, scheme))
+    if not allows:
+        raise _refused(place, param=param)
+    return place
 
 
 def fill(template: str, fields: Fields, *, param: str = "target") -> str:
@@ -116,7 +137,10 @@ def fill(template: str, fields: Fields, *, param: str = "target") -> str:
             filled.append(texts[name])
     except ValueError:
         raise InvalidRequest(f"{param} has a brace without its other", param=param) from None
-    return "".join(filled)
+    place = "".join(filled)
+    if kind_of(place) is not kind_of(template):
+        raise InvalidRequest(f"{param}: the source's name makes no key", param=param)
+    return place
 
 
 def split_bucket(place: str, *, param: str = "target") -> tuple[str, str]:
@@ -131,6 +155,89 @@ def format_of(template: str) -> str | None:
     """The format that the ending of a template names, if it does."""
     path = urlsplit(template).path if kind_of(template) is TargetKind.URL else template
     return _ENDINGS.get(path.rpartition("/")[2].rpartition(".")[2].lower())
+
+
+@dataclass(frozen=True, slots=True)
+class _Glob:
+    """One of the allowed targets: a bucket and its keys, or a host and its paths.
+
+    `*` and `?` of the one never reach into the other.
+    """
+
+    place: str
+    beneath: str
+
+    def allows(self, place: str, beneath: str) -> bool:
+        return _matches(self.place, place) and _matches(self.beneath, beneath)
+
+
+def _globs(allowed: Sequence[str], scheme: str) -> Iterator[_Glob]:
+    """The globs of a scheme. One that names no keys or paths allows all of them."""
+    for text in allowed:
+        named, _, rest = text.partition("://")
+        if named != scheme:
+            continue
+        place, slash, beneath = rest.partition("/")
+        if scheme != "s3":
+            place = place.lower()
+            if not _PORT.search(place):
+                place = f"{place}:{_DEFAULT_PORTS[scheme]}"
+        yield _Glob(place, beneath if slash else "*")
+
+
+def _may_come_to(glob: _Glob, bucket: str, template: str) -> bool:
+    """Whether some place that the template comes to may be allowed, for all that is known now."""
+    if not _matches(glob.place, bucket):
+        return False
+    literal = template.removeprefix(f"s3://{bucket}/")
+    if "{" not in literal and "}" not in literal:
+        return _matches(glob.beneath, literal)
+    begins, wanted = literal.partition("{")[0], re.split(r"[*?]", glob.beneath)[0]
+    return begins.startswith(wanted) or wanted.startswith(begins)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    parts = {"*": ".*", "?": "."}
+    return bool(
+        re.fullmatch("".join(parts.get(c) or re.escape(c) for c in pattern), text, re.DOTALL)
+    )
+
+
+def _split_url(url: str, *, param: str) -> tuple[str, str, str]:
+    """Scheme, host with port, and path without its first slash. Raises InvalidRequest.
+
+    A path that servers read in different ways is refused: what was allowed must be what is asked.
+    """
+    problem = None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise InvalidRequest(f"{param} is not a valid URL", param=param) from None
+    segments = re.split(r"[/\\]", unquote(parts.path))
+    if not host or parts.netloc.endswith(":"):
+        problem = "must be a URL with a host"
+    elif "@" in parts.netloc:
+        problem = "must not hold a user name or password"
+    elif not url.isascii() or any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        problem = "holds a space, a control character or one that is not of ASCII"
+    elif "#" in url:
+        problem = "must not have a fragment"
+    elif "\\" in url or "." in segments or ".." in segments:
+        problem = "has a backslash, or a segment . or .."
+    if problem or host is None:
+        raise InvalidRequest(f"{param} {problem}", param=param)
+    host = f"[{host}]" if ":" in host else host.rstrip(".")
+    return (
+        parts.scheme,
+        f"{host}:{_DEFAULT_PORTS[parts.scheme] if port is None else port}",
+        parts.path.removeprefix("/"),
+    )
+
+
+def _refused(place: str, *, param: str) -> TargetRefused:
+    shown = shown_target(place)[:100]
+    return TargetRefused(f"{param}: {shown} is not among PIXELMILL_TARGETS", param=param)
 
 
 _SAMPLE: Final = Fields(

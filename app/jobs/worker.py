@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
+_RANDOM: Final = random.SystemRandom()
+
 _RENEWALS: Final = 4
 """Renewals within one lease."""
 _FIRST_BACKOFF: Final = 1.0
@@ -47,7 +49,8 @@ _LONGEST_BACKOFF: Final = 300.0
 _LEDGER_TRIES: Final = 30
 _LEASE_MARGIN: Final = 0.1
 """Seconds: clocks of machines differ a little."""
-_QUARANTINE_FRESH: Final = 2.0
+_LOOK_AGAIN: Final = 5.0
+"""Seconds for which it is known whether anything is in quarantine."""
 _TEMPORARY: Final = (408, 409, 429)
 """Statuses below 500 that another attempt may not meet."""
 
@@ -81,7 +84,8 @@ class Worker:
         self._in_hand: dict[str, asyncio.Task[Any]] = {}
         self._begun: set[str] = set()
         self._turns = _Turns()
-        self._quarantine = _Quarantine(database)
+        self._any_quarantined = False
+        self._look_at = 0.0
 
     async def run(self, stop: asyncio.Event, *, drain: float) -> None:
         """Run jobs until told to stop; those in hand have `drain` more seconds, then go back."""
@@ -182,19 +186,24 @@ class Worker:
             return await chore(job)
         try:
             async with asyncio.timeout(job.timeout):
-                if job.deaths or await self._quarantine.holds_any():
+                if await self._may_be_quarantined(job):
                     await self._check_quarantine(job)
                 return await self._runner.run(job)
         except TimeoutError:
             raise JobTimeout(f"The job took more than {job.timeout:g} s") from None
 
+    async def _may_be_quarantined(self, job: Job) -> bool:
+        """Whether the job's original may be in quarantine: mostly, nothing is."""
+        if job.deaths or job.digest is not None:
+            return True
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_AGAIN
+            self._any_quarantined = await self._database.read(ledger.is_any_quarantined)
+        return self._any_quarantined
+
     async def _check_quarantine(self, job: Job) -> None:
         digest = await self._runner.identify(job)
-        if job.deaths:
-            held = await self._database.write(lambda tx: ledger.note_digest(tx, job, digest))
-        else:
-            held = await self._database.read(lambda tx: ledger.is_quarantined(tx, digest))
-        if held:
+        if await self._database.write(lambda tx: ledger.note_digest(tx, job, digest)):
             raise JobPoisoned("This version of the original has ended its workers too often")
 
     async def _fail(self, job: Job, error: Exception) -> None:
@@ -269,22 +278,6 @@ class Worker:
                 loop.call_soon_threadsafe(self.let_go, job_id)
 
 
-class _Quarantine:
-    """Whether any version of an original is in quarantine, as it was a few seconds ago."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._any = False
-        self._known_until = 0.0
-
-    async def holds_any(self) -> bool:
-        now = time.monotonic()
-        if now >= self._known_until:
-            self._known_until = now + _QUARANTINE_FRESH
-            self._any = await self._database.read(ledger.any_quarantined)
-        return self._any
-
-
 class _Turns:
     """Many share, or one is alone: who waits to be alone lets nobody else in before."""
 
@@ -316,7 +309,7 @@ class _Turns:
 def backoff(failures: int) -> float:
     """Seconds before the next attempt: doubling, and spread over half of that time."""
     longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return longest * _RANDOM.uniform(0.5, 1.0)
 
 
 def _time_left(job: Job) -> float:

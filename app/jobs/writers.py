@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import sqlalchemy as sa
 
-from app.errors import ServiceError, TargetFailed
+from app.errors import (
+    ServiceError,
+    SourceFailed,
+    SourceRefused,
+    SourceTimeout,
+    TargetFailed,
+    TargetRefused,
+    TargetRejected,
+)
 from app.jobs import targets
 from app.jobs.database import Connection, Database, upsert
+from app.jobs.records import shown_target
 from app.jobs.runner import Finished
 from app.jobs.schema import written
 from app.jobs.targets import TargetKind
+from app.outbound import Outbound
 from app.render import Renderer
 from app.sources import stored
 from app.sources.base import Ref
@@ -22,10 +33,15 @@ from app.stores.base import ObjectStore
 
 _AT_ONCE: Final = 4
 """Results of one job that are written at once."""
+_PUT_TIMEOUT: Final = 60.0
+_PASSING: Final = (408, 409, 425, 429)
+"""Statuses below 500 that another attempt may not meet."""
+_S3_CODE: Final = re.compile(rb"<Code>([A-Za-z.]{1,64})</Code>")
+"""What is wrong, in S3's answer. The rest of it may hold what was signed."""
 
 
 class Writers:
-    """Every kind of target. `open_bucket` gives the store of a bucket."""
+    """Every kind of target. `open_bucket` gives the store of a bucket, `outbound` sends to URLs."""
 
     def __init__(
         self,
@@ -34,11 +50,13 @@ class Writers:
         renderer: Renderer,
         database: Database,
         open_bucket: Callable[[str], ObjectStore],
+        outbound: Outbound,
     ) -> None:
         self._originals = originals
         self._renderer = renderer
         self._database = database
         self._open_bucket = open_bucket
+        self._outbound = outbound
         self._buckets: dict[str, ObjectStore] = {}
 
     async def write(self, results: Sequence[Finished]) -> None:
@@ -66,6 +84,7 @@ class Writers:
 
     async def close(self) -> None:
         """Let go of connections."""
+        await self._outbound.close()
         for store in self._buckets.values():
             await store.close()
 
@@ -93,7 +112,27 @@ class Writers:
             raise TargetFailed(f"{result.place}: {error.detail}", param="target") from error
 
     async def _write_url(self, result: Finished) -> None:
-        raise TargetFailed("URLs")
+        shown = shown_target(result.place)
+        try:
+            reply = await self._outbound.send(
+                "PUT",
+                result.place,
+                headers={"content-type": result.media_type},
+                body=result.data,
+                timeout=_PUT_TIMEOUT,
+            )
+        except SourceRefused as error:
+            raise TargetRefused(f"{shown}: {error.detail}", param="target") from None
+        except (SourceFailed, SourceTimeout) as error:
+            raise TargetFailed(f"{shown}: {error.detail}", param="target") from None
+        if 200 <= reply.status < 300:
+            return
+        detail = f"{shown} answered {reply.status}"
+        if code := _S3_CODE.search(reply.body):
+            detail += f" {code[1].decode()}"
+        if reply.status in _PASSING or reply.status >= 500:
+            raise TargetFailed(detail, param="target")
+        raise TargetRejected(detail, param="target")
 
 
 def is_own(tx: Connection, key: str, version: str | None) -> bool:

@@ -54,18 +54,21 @@ def upgrade() -> None:
         sa.Column("batch_id", sa.String(length=26), nullable=True),
         sa.Column("event", sa.String(length=32), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("payload", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="0", nullable=False),
         sa.Column("next_at", sa.Double(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("finished_at", sa.Double(), nullable=True),
-        sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("log", sa.Text(), server_default="[]", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
     )
+    op.create_index("ix_deliveries_batch", "deliveries", ["batch_id", "id"], unique=False)
     op.create_index("ix_deliveries_due", "deliveries", ["state", "next_at"], unique=False)
     op.create_index("ix_deliveries_finished", "deliveries", ["finished_at"], unique=False)
+    op.create_index("ix_deliveries_job", "deliveries", ["job_id", "id"], unique=False)
+    op.create_index("ix_deliveries_state", "deliveries", ["state", "id"], unique=False)
     op.create_table(
         "idempotency",
         sa.Column("key", sa.String(length=300), nullable=False),
@@ -119,6 +122,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_finished", "jobs", ["finished_at", "id"], unique=False)
     op.create_index("ix_jobs_label", "jobs", ["label", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_paused",
+        "jobs",
+        ["label", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'queued' AND paused"),
+        postgresql_where=sa.text("state = 'queued' AND paused"),
+    )
     op.create_index(
         "ix_jobs_running",
         "jobs",
@@ -202,6 +213,12 @@ def downgrade() -> None:
         sqlite_where=sa.text("state = 'running'"),
         postgresql_where=sa.text("state = 'running'"),
     )
+    op.drop_index(
+        "ix_jobs_paused",
+        table_name="jobs",
+        sqlite_where=sa.text("state = 'queued' AND paused"),
+        postgresql_where=sa.text("state = 'queued' AND paused"),
+    )
     op.drop_index("ix_jobs_label", table_name="jobs")
     op.drop_index("ix_jobs_finished", table_name="jobs")
     op.drop_index(
@@ -215,8 +232,11 @@ def downgrade() -> None:
     op.drop_table("jobs")
     op.drop_index("ix_idempotency_until", table_name="idempotency")
     op.drop_table("idempotency")
+    op.drop_index("ix_deliveries_state", table_name="deliveries")
+    op.drop_index("ix_deliveries_job", table_name="deliveries")
     op.drop_index("ix_deliveries_finished", table_name="deliveries")
     op.drop_index("ix_deliveries_due", table_name="deliveries")
+    op.drop_index("ix_deliveries_batch", table_name="deliveries")
     op.drop_table("deliveries")
     op.drop_index("ix_batches_open", table_name="batches")
     op.drop_table("batches")

@@ -1,0 +1,249 @@
+"""What a job costs above its render, what workers add up to, and how fast jobs come and go.
+
+A worker process takes renders from the ledger in groups, and a plain process does the same renders
+of the same originals, one group after the other: what counts is processor time, as a ratio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.jobs import ledger
+from app.jobs.records import Draft, State
+from app.service import Service, open_service
+from app.settings import Settings
+from bench import corpus
+from bench.report import Report, Verdict, middle
+from bench.service import Child, Others, Worker, serve_jobs, workplace
+from transforms import libvips, pipeline
+from transforms.limits import Limits
+from transforms.transform import Transform
+
+_WIDTHS: Final = (320, 640, 1280)
+_SIX: Final = (200, 320, 480, 640, 960, 1280)
+_GROUP: Final = "jpeg12"
+_OVERHEAD: Final = 1.05
+_SCALING: Final = 1.9
+_SIX_TOGETHER: Final = 0.45
+_PATIENCE: Final = 300.0
+
+Sizes = Sequence[int]
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure workers on the ledger without a server."""
+    report = Report("jobs", "jobs through the ledger, against their bare renders")
+    with workplace() as (folder, processes):
+        asyncio.run(_measure(report, folder, processes, quick=quick))
+    return report
+
+
+async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick: bool) -> None:
+    made = corpus.make()
+    names = made.groups[_GROUP]
+    originals = folder / "originals"  # results go there too
+    for name in names:
+        (originals / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made.folder / name, originals / name)
+    settings = Settings(
+        _env_file=None,
+        originals=f"file:{originals}",
+        results="off",
+        database=f"sqlite:///{folder / 'jobs.db'}",
+        targets="",
+        run_jobs=False,
+        log_level="error",
+    )
+    environment = {
+        f"PIXELMILL_{name}": value
+        for name, value in {
+            "ORIGINALS": settings.originals,
+            "RESULTS": "off",
+            "DATABASE": settings.database,
+            "WORKERS": "1",
+            "LOG_LEVEL": "error",
+        }.items()
+    }
+    rounds, count = (3, 8) if quick else (9, 16)
+    async with open_service(settings) as service:
+        bench = _Bench(service, names)
+        bare = processes.enter_context(Worker("bench.jobs", folder=folder))
+        workers = [
+            processes.enter_context(
+                Child(["-m", "app.cli", "work"], folder=folder, environment=environment)
+            )
+        ]
+        with Others([bare, *workers]) as others:
+            await bench.run(workers, _WIDTHS, count)  # warms up
+            ratios, sixes = [], []
+            for _ in range(rounds):
+                taken = await bench.run(workers, _WIDTHS, count)
+                files = [str(originals / name) for name in bench.last]
+                plain = bare.ask(files=files, sizes=bench.last_sizes)["seconds"]
+                ratios.append(taken.cpu / plain)
+            for _ in range(rounds):
+                together = await bench.run(workers, _SIX, max(2, count // 4))
+                apart = await bench.run(workers, _SIX, max(2, count // 4), apart=True)
+                sixes.append(together.cpu / apart.cpu)
+            single, double = [], []
+            workers.append(
+                processes.enter_context(
+                    Child(["-m", "app.cli", "work"], folder=folder, environment=environment)
+                )
+            )
+            await bench.run(workers, _WIDTHS, count)
+            for found in (double, single):
+                for _ in range(rounds):
+                    taken = await bench.run(workers, _WIDTHS, 3 * count)
+                    found.append(taken.per_second)
+                if found is double:
+                    workers.pop().stop()
+        rates = await bench.rates(1000 if quick else 10_000)
+        tiny = await bench.tiny(300 if quick else 2000)
+    report.add_table(
+        "jobs of a second",
+        [
+            {"what": "accepted one by one", "per second": rates["single"]},
+            {"what": "accepted a thousand at once", "per second": rates["bulk"]},
+            {"what": "run, a 60x40 PNG to 30 pixels, one worker", "per second": tiny},
+            {"what": "run, 12 megapixels to 3 widths, one worker", "per second": middle(single)},
+            {"what": "run, the same, two workers", "per second": middle(double)},
+        ],
+    )
+    report.figures = {"rounds": rounds, "jobs": count, "used_by_others": others.share}
+    report.verdicts = [
+        Verdict(
+            what="processor time of a worker / bare render", value=middle(ratios), at_most=_OVERHEAD
+        ),
+        Verdict(
+            what="six outputs of one job / six jobs", value=middle(sixes), at_most=_SIX_TOGETHER
+        ),
+        Verdict(
+            what="two workers / one, by the clock",
+            value=middle(double) / middle(single),
+            at_least=_SCALING,
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A group of jobs: processor seconds, and how many were done in a second."""
+
+    cpu: float
+    per_second: float
+
+
+class _Bench:
+    """Submits jobs to one ledger, and waits for their end."""
+
+    def __init__(self, service: Service, names: Sequence[str]) -> None:
+        assert service.jobs is not None
+        self._jobs = service.jobs
+        self._originals = service.originals
+        self._names = names
+        self._number = 0
+        self.last: list[str] = []
+        self.last_sizes: list[Sizes] = []
+
+    async def run(
+        self, workers: Sequence[Child], sizes: Sizes, count: int, *, apart: bool = False
+    ) -> _Run:
+        """Have so many jobs done. `apart`: one for each width, instead of one for all."""
+        drafts: list[Draft] = []
+        self.last, self.last_sizes = [], []
+        for number in range(count):
+            self._number += 1
+            # Each width a little other: what is equal would be rendered once.
+            widths = [width + self._number % 97 for width in sizes]
+            name = self._names[number % len(self._names)]
+            self.last.append(name)
+            self.last_sizes.append(widths)
+            for group in [[width] for width in widths] if apart else [widths]:
+                target = f"bench-out/{self._number}-{{w}}.{{ext}}"
+                output = {"transform": "fm=jpeg", "widths": group, "target": target}
+                body = {"source": name, "outputs": [output]}
+                drafts.append(self._jobs.reader.read_job(body, now=time.time()))
+        used = sum(worker.cpu_seconds() for worker in workers)
+        began = time.monotonic()
+        await self._accept(drafts)
+        await self._drain()
+        seconds = time.monotonic() - began
+        used = sum(worker.cpu_seconds() for worker in workers) - used
+        return _Run(cpu=used, per_second=count / seconds)
+
+    async def rates(self, count: int) -> dict[str, float]:
+        """Jobs accepted in a second: one in a transaction, and a thousand."""
+        body = {"source": "none.png", "outputs": [{"target": "bench-out/{id}"}], "delay": 86_400}
+        draft = self._jobs.reader.read_job(body, now=time.time())
+        began = time.monotonic()
+        await asyncio.gather(*(self._jobs.submit(draft) for _ in range(count // 10)))
+        single = count / 10 / (time.monotonic() - began)
+        began = time.monotonic()
+        for start in range(0, count, 1000):
+            await self._accept([draft] * min(1000, count - start))
+        return {"single": single, "bulk": count / (time.monotonic() - began)}
+
+    async def tiny(self, count: int) -> float:
+        """Small jobs done in a second."""
+        picture = libvips.Image.black(60, 40, bands=3).pngsave_buffer()
+        await self._originals.write("bench-out/tiny.png", picture, content_type="image/png")
+        drafts = []
+        for number in range(count):
+            output = {"transform": "w=30", "target": f"bench-out/tiny/{number}.png"}
+            body = {"source": "bench-out/tiny.png", "outputs": [output]}
+            drafts.append(self._jobs.reader.read_job(body, now=time.time()))
+        began = time.monotonic()
+        await self._accept(drafts)
+        await self._drain()
+        return count / (time.monotonic() - began)
+
+    async def _accept(self, drafts: Sequence[Draft]) -> None:
+        now = time.time()
+
+        def write(tx: Any) -> None:
+            self._jobs.queue.submit(tx, ledger.insert(tx, drafts, now=now))
+
+        await self._jobs.database.write(write)
+
+    async def _drain(self) -> None:
+        """Wait until nothing is left to be run now."""
+        deadline = time.monotonic() + _PATIENCE
+        while await self._jobs.database.read(_open_jobs):
+            if time.monotonic() > deadline:
+                raise TimeoutError("jobs were not done in time")
+            await asyncio.sleep(0.02)
+        failed = await self._jobs.find_page(limit=1, state=State.FAILED)
+        if failed:
+            raise RuntimeError(f"a job has failed: {failed[0].error}")
+
+
+def _open_jobs(tx: Any) -> int:
+    query = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running') AND run_after < ?"
+    return int(tx.exec_driver_sql(query, (time.time() + 3600,)).scalar())
+
+
+def do(job: dict[str, Any]) -> dict[str, Any]:
+    """Processor seconds of the bare renders: read, decode once, make every width, write."""
+    began = time.process_time()
+    for file, sizes in zip(job["files"], job["sizes"], strict=True):
+        data = Path(file).read_bytes()
+        works = [
+            pipeline.prepare(data, Transform.from_query(f"w={width}&fm=jpeg"), Limits())
+            for width in sizes
+        ]
+        for result in pipeline.run_all(data, works):
+            Path(os.devnull).write_bytes(result.data)
+    return {"seconds": time.process_time() - began}
+
+
+if __name__ == "__main__":
+    serve_jobs(do)
