@@ -18,6 +18,7 @@ from app.settings import Settings
 from app.sources.guard import Resolver, resolve
 from routers import (
     dead_letters,
+    events,
     images,
     info,
     jobs,
@@ -25,6 +26,7 @@ from routers import (
     ops,
     problems,
     queue,
+    rules,
     thumb,
     transform,
     webhooks,
@@ -86,6 +88,8 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         images.router,
         transform.router,
         jobs.router,
+        events.router,
+        rules.router,
         webhooks.router,
         dead_letters.router,
         queue.router,

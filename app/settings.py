@@ -154,6 +154,11 @@ class Settings(BaseSettings):
         description="Where results of jobs may be written besides the store of originals, as "
         "globs: `s3://BUCKET/*`, `https://HOST/*`, separated by commas.",
     )
+    event_queue: str = Field(
+        "",
+        description="URL of an SQS queue in which the store of originals tells what is new. "
+        "Credentials, region and endpoint come from the AWS_ variables.",
+    )
     webhook_secrets: Secrets = Field(
         (),
         description="Secrets that sign webhooks, as `whsec_` and base64 of 24 to 64 bytes, "
@@ -268,6 +273,15 @@ class Settings(BaseSettings):
         if value != "off" and not re.match(r"sqlite:///.|postgres(ql)?://.", value):
             # What it was is not told: it may hold a password.
             raise ValueError("must be sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or off")
+        return value
+
+    @field_validator("event_queue")
+    @classmethod
+    def _check_event_queue(cls, value: str) -> str:
+        if value and not re.match(r"https?://[^/]+/.", value):
+            raise ValueError(
+                "must be the URL of a queue, as in https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+            )
         return value
 
     @field_validator("originals")

@@ -80,13 +80,7 @@ _HEADERS: Final = {
         202: {**_JOB, "description": "The job is accepted: nothing loses it any more"},
         **openapi.problems(400, 401, 403, 404, 408, 409, 413, 422, 503),
     },
-    openapi_extra={
-        **_HEADERS,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": JobBody.model_json_schema()}},
-        },
-    },
+    openapi_extra={**_HEADERS, **openapi.json_body(JobBody)},
 )
 async def post_job(request: Request) -> Response:
     """One original, or several to be merged, and the results that are wanted of it."""

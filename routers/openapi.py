@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from pydantic import BaseModel
+
 from routers.problems import MEDIA_TYPE
 from transforms.formats import FORMATS
 from transforms.options import OPTIONS
@@ -42,6 +44,21 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "description": "The job's id.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[^/]+$"},
         "example": "01m86y9z9pz12s0jh091j5caeb",
+    },
+    "rule": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The rule's id, which is yours to choose.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,57}$"},
+        "example": "thumbnails",
+    },
+    "token": {
+        "name": "token",
+        "in": "query",
+        "description": "The token, for a store that can send it in no other way. What is in a URL "
+        "is in logs, too.",
+        "schema": {"type": "string"},
     },
     "state": {
         "name": "state",
@@ -278,6 +295,27 @@ def parameters(*own: str) -> dict[str, Any]:
         for option in OPTIONS
     ]
     return {"parameters": [*(_OWN[name] for name in own), *table]}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON body as a model reads it. What its schema refers to stands where it is referred to.
+
+    pydantic puts that beside the schema, where a reference of an OpenAPI document does not lead.
+    """
+    schema = model.model_json_schema()
+    parts = {f"#/$defs/{name}": part for name, part in schema.pop("$defs", {}).items()}
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inlined(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if (part := parts.get(value.get("$ref", ""))) is not None:
+            return inlined({**part, **{n: v for n, v in value.items() if n != "$ref"}})
+        return {name: inlined(item) for name, item in value.items()}
+
+    content = {"application/json": {"schema": inlined(schema)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def link(path: str, pairs: Iterable[tuple[str, str]]) -> str:

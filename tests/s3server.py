@@ -68,19 +68,28 @@ def s3_server(request: pytest.FixtureRequest) -> S3Server:
     """
     config = request.config
     if _RUNNING not in config.stash:
-        beside = str(Path(sys.executable).parent)
-        program = shutil.which("weed", path=beside) or shutil.which("weed")
-        if program is None:
-            pytest.skip("the S3 server is not installed: it comes with the test dependencies")
+        program = find_program()
         stack = ExitStack()
         config.stash[_RUNNING] = stack.enter_context(s3_serving(program))
         config.add_cleanup(stack.close)
     return config.stash[_RUNNING]
 
 
+def find_program() -> str:
+    """The server's program. Skips the test where there is none."""
+    beside = str(Path(sys.executable).parent)
+    program = shutil.which("weed", path=beside) or shutil.which("weed")
+    if program is None:
+        pytest.skip("the S3 server is not installed: it comes with the test dependencies")
+    return program
+
+
 @contextmanager
-def s3_serving(program: str) -> Iterator[S3Server]:
-    """Run a server until the block ends. Whatever it keeps is removed with it."""
+def s3_serving(program: str, *, notification: str = "") -> Iterator[S3Server]:
+    """Run a server until the block ends. Whatever it keeps is removed with it.
+
+    `notification` is its configuration of whom it tells of changes, in TOML.
+    """
     for attempt in range(1, _TRIES + 1):
         # The paths of sockets must be short, so this is not a folder of pytest's.
         with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as name:
@@ -91,6 +100,7 @@ def s3_serving(program: str) -> Iterator[S3Server]:
                 access_key=f"KEY{secrets.token_hex(8).upper()}",
                 secret_key=secrets.token_hex(20),
             )
+            (Path(name) / "notification.toml").write_text(notification)
             process = _launch(program, Path(name), ports, server)
             try:
                 try:

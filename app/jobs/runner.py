@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
 
 from app.admission import Lane
@@ -27,6 +27,9 @@ from app.sources import web
 from app.sources.base import Ref
 from transforms.inspect import look, peek
 from transforms.transform import Transform
+
+FROM_RULE: Final = "rule:"
+"""How the origins of jobs begin that a rule has made, because an original is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,9 @@ class Runner:
         began = perf_counter()
         outputs = [Output.from_json(output) for output in json.loads(job.outputs)]
         ref = job.refs[0]
+        if job.origin is not None and job.origin.startswith(FROM_RULE):
+            # It is of now, though this process may have known the version before.
+            self._renderer.originals.forget(ref)
         keyeds = [
             await self._renderer.identify(ref, settled(output, self._settings))
             for output in outputs

@@ -157,21 +157,23 @@ seen: Final = sa.Table(
     "seen",
     METADATA,
     sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text),
     sa.Column("until", sa.Double, nullable=False),
     sa.Index("ix_seen_until", "until"),
 )
-"""Digests of what must be acted on once: events, ticks of schedules."""
+"""Digests of what must be acted on once: ticks of schedules, and originals by rule, with the
+version that was seen last as their `value`."""
 
 written: Final = sa.Table(
     "written",
     METADATA,
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("version", sa.Text),
+    sa.Column("version", sa.Text, primary_key=True),
     sa.Column("at", sa.Double, nullable=False),
     sa.Index("ix_written_at", "at"),
 )
-"""Results that were written among the originals, by place and version: they trigger no rule. A
-version is missing while the write is under way."""
+"""Results that were written among the originals, by place and version: they trigger no rule. While
+a write is under way a mark of it stands for its version: see `writers`."""
 
 schedules: Final = sa.Table(
     "schedules",

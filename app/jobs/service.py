@@ -10,6 +10,7 @@ from typing import Final
 
 from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
+from app.jobs.arrivals import Arrivals, open_arrivals
 from app.jobs.backlog import BacklogMeter
 from app.jobs.database import NO_POSTGRES, Connection, Database
 from app.jobs.dead_letters import DeadLetters
@@ -49,10 +50,12 @@ class Jobs:
         worker: Worker | None,
         *,
         backlog: BacklogMeter,
+        arrivals: Arrivals,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.arrivals = arrivals
         self.backlog = backlog
         self.pauses = Pauses(database, queue)
         self.dead_letters = DeadLetters(database, queue)
@@ -211,13 +214,25 @@ async def open_jobs(
                 concurrency=concurrency,
                 lease=settings.job_lease,
             )
-        jobs = Jobs(database, queue, SpecReader(settings, presets), worker, backlog=backlog)
+        reader = SpecReader(settings, presets)
         working = None
         if worker is not None:
             working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
         try:
-            async with keeping_house(_chores(jobs, settings, sender=sender)):
-                yield jobs
+            async with open_arrivals(
+                settings,
+                database=database,
+                queue=queue,
+                reader=reader,
+                renderer=renderer,
+                originals=originals,
+                resolver=resolver,
+                run=run,
+                stop=stop,
+            ) as arrivals:
+                jobs = Jobs(database, queue, reader, worker, backlog=backlog, arrivals=arrivals)
+                async with keeping_house(_chores(jobs, settings, sender=sender)):
+                    yield jobs
         finally:
             stop.set()
             if working is not None:
@@ -263,4 +278,5 @@ def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
         Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
         Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
         Chore(name="forget", period=300.0, do=forget),
+        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
     ]

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
 from typing import Final
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from app.errors import (
 )
 from app.jobs import targets
 from app.jobs.database import Connection, Database, upsert
+from app.jobs.ids import new_id
 from app.jobs.records import shown_target
 from app.jobs.runner import Finished
 from app.jobs.schema import written
@@ -33,6 +35,9 @@ from app.stores.base import ObjectStore
 
 _AT_ONCE: Final = 4
 """Results of one job that are written at once."""
+_UNDER_WAY: Final = "?"
+"""How the marks begin that stand for the versions of results that are being written."""
+_DOUBTED_FOR: Final = 900.0
 _PUT_TIMEOUT: Final = 60.0
 _PASSING: Final = (408, 409, 425, 429)
 """Statuses below 500 that another attempt may not meet."""
@@ -62,8 +67,9 @@ class Writers:
     async def write(self, results: Sequence[Finished]) -> None:
         own = [r.place for r in results if targets.kind_of(r.place) is TargetKind.ORIGINAL]
         # It is noted before it is there: the store may tell of it at once.
+        mark = _UNDER_WAY + new_id()
         if own:
-            await self._database.write(lambda tx: _note(tx, dict.fromkeys(own)))
+            await self._database.write(lambda tx: _begin(tx, own, mark))
         versions: dict[str, str] = {}
         gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -80,7 +86,7 @@ class Writers:
             for task in writing:
                 task.cancel()
             if versions:
-                await self._database.write(lambda tx: _note(tx, versions))
+                await self._database.write(lambda tx: _note(tx, versions, mark))
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -135,14 +141,37 @@ class Writers:
         raise TargetRejected(detail, param="target")
 
 
-def is_own(tx: Connection, key: str, version: str | None) -> bool:
-    """Whether what is at a place among the originals, in this version, is a result of a job."""
-    row = tx.execute(sa.select(written.c.version).where(written.c.key == key)).first()
-    if row is None:
-        return False
-    return row.version is None or version is None or row.version == version
+class Author(Enum):
+    """Whose an object among the originals is."""
+
+    US = "us"
+    OTHERS = "others"
+    UNKNOWN = "unknown"
+    """A result is being written there, and its version is not known yet."""
 
 
-def _note(tx: Connection, versions: Mapping[str, str | None]) -> None:
+def author_of(tx: Connection, key: str, version: str, *, now: float) -> Author:
+    """Whether what is at a place among the originals, in this version, is a result of a job.
+
+    Every version that was written there is known, as what the store tells of one may come after
+    the next. A write that has ended without a word is doubted for `_DOUBTED_FOR` seconds.
+    """
+    known = sa.select(written.c.version, written.c.at).where(written.c.key == key)
+    rows = list(tx.execute(known))
+    if any(row.version == version for row in rows):
+        return Author.US
+    doubted = now - _DOUBTED_FOR
+    if any(row.version.startswith(_UNDER_WAY) and row.at > doubted for row in rows):
+        return Author.UNKNOWN
+    return Author.OTHERS
+
+
+def _begin(tx: Connection, keys: Sequence[str], mark: str) -> None:
+    for key in dict.fromkeys(keys):
+        upsert(tx, written, key=key, version=mark, at=time.time())
+
+
+def _note(tx: Connection, versions: Mapping[str, str], mark: str) -> None:
     for key, version in versions.items():
         upsert(tx, written, key=key, version=version, at=time.time())
+        tx.execute(written.delete().where(written.c.key == key, written.c.version == mark))

@@ -60,6 +60,10 @@ class Bucket:
             Bucket=self.name, Key=key, Body=data, ContentType="application/octet-stream"
         )
 
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        self._client.delete_object(Bucket=self.name, Key=key)
+
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()

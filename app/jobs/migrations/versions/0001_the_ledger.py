@@ -179,6 +179,7 @@ def upgrade() -> None:
     op.create_table(
         "seen",
         sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.Text(), nullable=True),
         sa.Column("until", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_seen")),
     )
@@ -186,9 +187,9 @@ def upgrade() -> None:
     op.create_table(
         "written",
         sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("version", sa.Text(), nullable=True),
+        sa.Column("version", sa.Text(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_written")),
+        sa.PrimaryKeyConstraint("key", "version", name=op.f("pk_written")),
     )
     op.create_index("ix_written_at", "written", ["at"], unique=False)
     # ### end Alembic commands ###
