@@ -219,8 +219,7 @@ class Renderer:
                 tuple(missing), partial(self._render, list(missing.values()), lane, seconds)
             )
             timings = Timings()
-            for stage, taken in shared.items():
-                timings.add(stage, taken)
+            timings.take(shared)
             timings.add("total", time.perf_counter() - began)
             for rendered in made:
                 answer = Answer(rendered=rendered, tier="render", timings=timings)
@@ -362,6 +361,8 @@ class Renderer:
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
+        if result.choice:
+            timings.describe("encode", result.choice)
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
         return Rendered(
             key=keyed.key,

@@ -61,26 +61,24 @@ def portrait(width: int = 1200, height: int = 1800) -> Image:
 
 def emblem(side: int = 800) -> Image:
     """Line art with transparency: a mill of rings and spokes."""
-    image = Image.black(side, side, bands=4).copy(interpretation="srgb").copy_memory()
     centre, stroke = side // 2, side // 40
-
-    def ring(image: Image, radius: int, colour: list[int]) -> Image:
-        for step in range(stroke):
-            image = image.draw_circle(colour, centre, centre, radius - step, fill=False)
-            image = image.draw_circle(colour, centre, centre, radius - step - 1, fill=False)
-        return image
-
-    image = ring(image, side * 9 // 20, [34, 86, 140, 255])
-    image = ring(image, side * 3 // 20, [210, 96, 60, 255])
+    blue, orange = [34, 86, 140, 255], [210, 96, 60, 255]
     across, down = Image.xyz(side, side)[0] - centre, Image.xyz(side, side)[1] - centre
     distance = (across**2 + down**2) ** 0.5
     angle = across.math2(down, "atan2")
     spoke = (
         ((angle * 8 / 360 - (angle * 8 / 360).floor() - 0.5).abs() < 0.12)
         & (distance > side * 3 / 20)
-        & (distance < side * 17 / 40)
+        & (distance <= side * 17 / 40)
     )
-    return spoke.ifthenelse([34, 86, 140, 255], image).cast("uchar").copy(interpretation="srgb")
+
+    def ring(radius: int) -> Image:
+        return (distance <= radius) & (distance > radius - stroke)
+
+    image = Image.black(side, side, bands=4)
+    for shape, colour in ((ring(side * 9 // 20), blue), (ring(side * 3 // 20), orange)):
+        image = shape.ifthenelse(colour, image)
+    return _finish(spoke.ifthenelse(blue, image))
 
 
 def spinner(side: int = 240, frames: int = 12) -> Image:

@@ -186,16 +186,27 @@ class Metrics:
 
 
 class Timings:
-    """How long the stages of one request took, for Server-Timing. Seconds."""
+    """How long the stages of one request took, in seconds, and what is to be said of them."""
 
-    __slots__ = ("_stages",)
+    __slots__ = ("_descriptions", "_stages")
 
     def __init__(self) -> None:
         self._stages: dict[str, float] = {}
+        self._descriptions: dict[str, str] = {}
 
     def add(self, stage: str, seconds: float) -> None:
         """Record a stage."""
         self._stages[stage] = self._stages.get(stage, 0.0) + seconds
+
+    def describe(self, stage: str, text: str) -> None:
+        """Say something of a stage that is recorded, in ASCII without quotes."""
+        self._descriptions[stage] = text
+
+    def take(self, other: Timings) -> None:
+        """Add the stages of another, with what is said of them."""
+        for stage, seconds in other.items():
+            self.add(stage, seconds)
+        self._descriptions |= other._descriptions
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -212,7 +223,12 @@ class Timings:
 
     def header(self) -> str:
         """The value of a Server-Timing header, in milliseconds."""
-        return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in self.items())
+        parts = []
+        for stage, seconds in self.items():
+            text = self._descriptions.get(stage)
+            said = f';desc="{text}"' if text else ""
+            parts.append(f"{stage};dur={seconds * 1000:.1f}{said}")
+        return ", ".join(parts)
 
 
 _TRACEBACKS: Final = structlog.processors.ExceptionRenderer(

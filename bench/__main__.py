@@ -1,4 +1,4 @@
-"""python -m bench [cold|kit|hits|overload|memory|jobs|all] [--quick] [--json FILE]."""
+"""python -m bench [cold|kit|hits|overload|hostile|memory|jobs|all] [--quick] [--json FILE]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cold, hits, jobs, kit, memory, overload
+from bench import cold, hits, hostile, jobs, kit, memory, overload
 from bench.report import Report, save
 
 MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
@@ -15,6 +15,7 @@ MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
     "kit": kit.measure,
     "hits": hits.measure,
     "overload": overload.measure,
+    "hostile": hostile.measure,
     "memory": memory.measure,
     "jobs": jobs.measure,
 }

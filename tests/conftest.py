@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,40 @@ import pytest
 import structlog
 
 from tests.serving import Served, serving
+from transforms import libvips
 
 # What a service logs is no test's business, and rendering it takes time.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_stays_in_libvips(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After the last test libvips holds what it held before the first: constants of modules."""
+    before = _held()
+    yield
+    if request.session.testsfailed:
+        return  # a traceback holds the pictures of its test
+    after = _held()
+    if after != before:
+        figures = f"libvips holds {after} after the tests, and before them {before}"
+        pytest.fail(figures, pytrace=False)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What libvips holds, in bytes of pixels, blocks and open files."""
+
+    memory: int
+    allocations: int
+    files: int
+
+
+def _held() -> Held:
+    gc.collect()
+    now = libvips.tracked()
+    return Held(now.memory, now.allocations, now.files)
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from docs.gallery import EXAMPLES, FOLDER, INVISIBLE, PAGE, alike, examples, page
+from docs.gallery import EXAMPLES, FOLDER, INVISIBLE, PAGE, alike, bitmap, examples, page
 from transforms.libvips import Image
 from transforms.options import OPTIONS
 
 LARGEST = 700_000
 """Bytes of all pictures together: they are part of every clone."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bitmaps_let_go():
+    yield
+    bitmap.cache_clear()
 
 
 def test_every_option_has_pictures_or_is_listed_as_invisible():

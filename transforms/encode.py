@@ -38,11 +38,12 @@ _LAYOUT_TAGS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """A file, its format, and the quality that was chosen where one had to be."""
+    """A file, its format and quality, and whether that reaches its aim: None where it has none."""
 
     data: bytes
     format: Format
     quality: int | None = None
+    reached: bool | None = None
 
 
 def choose_format(image: libvips.Image, work: Work) -> Format:
@@ -104,6 +105,7 @@ def _encode(
         return attach(_SAVERS[name](image, transform, keep, quality=quality))
 
     asked = transform.q if isinstance(transform.q, int) else DEFAULT_QUALITY.get(name, 0)
+    reached = None
     if name not in DEFAULT_QUALITY or transform.lossless:
         aimed = Aimed(data=save(asked), quality=0, encodes=1)
     elif isinstance(transform.q, AutoQuality):
@@ -116,15 +118,19 @@ def _encode(
             format_name=name,
             budget=transform.max_bytes,
         )
+        reached = aimed.met
     elif transform.max_bytes is not None:
         aimed = fit_bytes(save, budget=transform.max_bytes, best=asked)
+        reached = aimed.fits
     else:
         aimed = Aimed(data=save(asked), quality=asked, encodes=1)
     if transform.max_bytes is not None and len(aimed.data) > transform.max_bytes:
         if isinstance(transform.q, AutoQuality):  # it goes no lower than what can be looked at
             aimed = fit_bytes(save, budget=transform.max_bytes, best=aimed.quality - 1)
         _check_bytes(aimed.data, transform)
-    return Encoded(data=aimed.data, format=image_format, quality=aimed.quality or None)
+    return Encoded(
+        data=aimed.data, format=image_format, quality=aimed.quality or None, reached=reached
+    )
 
 
 def _check_bytes(data: bytes, transform: Transform) -> None:

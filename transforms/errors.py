@@ -36,9 +36,16 @@ class InvalidOption(TransformError):
 
 
 class UnsupportedFormat(TransformError):
-    """The original's bytes are of a format that is not decoded here."""
+    """The original's bytes are of a format that is not decoded here.
+
+    `param` names the parameter by which it was asked for, where that is not plain.
+    """
 
     code = "unsupported_format"
+
+    def __init__(self, detail: str, *, param: str | None = None) -> None:
+        super().__init__(detail)
+        self.param = param
 
 
 class BrokenImage(TransformError):

@@ -31,11 +31,14 @@ LOADERS: Final = {
 
 _JPEG_SHRINKS: Final = (8.0, 4.0, 2.0)
 _PAGED: Final = ("webp", "avif", "gif", "tiff")
-_NEARLY: Final = 1.5
-"""A result is made of a larger one that has this many times its pixels across and down.
+_NEARLY: Final = 1.3
+"""A result is made of the smallest one that has this many times its pixels across and down.
 
-Both are made by Lanczos, which loses so little that the second time hardly shows.
+The steps of a usual ladder are 4/3 and 3/2, and the fewer pixels are read, the better.
 """
+
+_MOST_STEPS: Final = 3
+"""From the original to a result. Lanczos loses so little that the third hardly shows."""
 
 Watch = Callable[[libvips.Image], None]
 """Is shown each image before its pixels are computed, so that it can be stopped."""
@@ -93,8 +96,11 @@ def open_original(data: bytes, works: Sequence[Work], watch: Watch | None = None
         image = settle(image, first.header)
     rungs: dict[tuple[Box, Size], libvips.Image] = {}
     for (region, size), above in ladder.items():
-        source = _cut(image, region, first.plan.stored) if above is None else rungs[region, above]
-        rungs[region, size] = settle(scale(source, size), first.header)
+        if above is None:
+            rung = scale(_cut(image, region, first.plan.stored), size)
+        else:
+            rung = _step_down(rungs[region, above], size)
+        rungs[region, size] = settle(rung, first.header)
     return Opened(image, 1, rungs)
 
 
@@ -106,13 +112,19 @@ def plan_ladder(
     The larger come first. None means the original.
     """
     ladder: dict[tuple[Box, Size], Size | None] = {}
+    steps: dict[tuple[Box, Size], int] = {}
     for region, size in sorted(set(wanted), key=lambda pair: pair[1].pixels, reverse=True):
         above = [
             larger
             for other, larger in ladder
-            if other == region and _suffices(larger, size) and not _grown(larger, region)
+            if other == region
+            and _suffices(larger, size)
+            and not _grown(larger, region)
+            and steps[other, larger] < _MOST_STEPS
         ]
-        ladder[region, size] = above[-1] if above else None
+        nearest = above[-1] if above else None
+        ladder[region, size] = nearest
+        steps[region, size] = 1 + steps[region, nearest] if nearest else 0
     return ladder
 
 
@@ -127,6 +139,13 @@ def _grown(size: Size, region: Box) -> bool:
 def scale(image: libvips.Image, size: Size) -> libvips.Image:
     """Scale to a size in pixels. CMYK, Lab and 16-bit pictures are imported on the way."""
     return image.thumbnail_image(size.width, height=size.height, size="force", no_rotate=True)
+
+
+def _step_down(rung: libvips.Image, size: Size) -> libvips.Image:
+    """Scale a rung, which has been imported, to a smaller one."""
+    if rung.hasalpha():
+        return scale(rung, size)  # colours are weighed by their alpha
+    return rung.resize(size.width / rung.width, vscale=size.height / rung.height)
 
 
 def _cut(image: libvips.Image, region: Box, stored: Size) -> libvips.Image:

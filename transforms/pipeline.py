@@ -18,9 +18,9 @@ from transforms.canvas import canvas
 from transforms.colour import to_srgb
 from transforms.crop import crop, find_window, tile
 from transforms.encode import choose_format, encode
-from transforms.errors import BrokenImage, Stopped
+from transforms.errors import BrokenImage, Stopped, UnsupportedFormat
 from transforms.foreign_raster import drawn
-from transforms.formats import FORMATS, Format
+from transforms.formats import FORMATS, SNIFFED_BYTES, Format, sniff
 from transforms.frame import frame
 from transforms.hdr import keep_gain_map
 from transforms.inspect import Header, look
@@ -80,7 +80,8 @@ FINISH: Final[tuple[Step, ...]] = (crop, adjust, canvas, overlay, frame)
 class Result:
     """The bytes made, with their format, size in pixels and what they cost in seconds.
 
-    `quality` is the one that was chosen where a size or likeness was aimed at.
+    `reached` tells whether the quality reaches what was aimed at, a size or a likeness; it is None
+    where neither was.
     """
 
     data: bytes
@@ -90,6 +91,14 @@ class Result:
     decode_seconds: float
     encode_seconds: float
     quality: int | None = None
+    reached: bool | None = None
+
+    @property
+    def choice(self) -> str | None:
+        """The quality where it was chosen, in the words of a request."""
+        if self.reached is None:
+            return None
+        return f"q={self.quality}" if self.reached else f"q={self.quality} misses the target"
 
 
 class Stop:
@@ -147,7 +156,7 @@ def prepare(
     pieces: tuple[Piece, ...] = ()
     mosaic = None
     if others:
-        pieces = tuple(Piece(data=each, header=look(each)) for each in (data, *others))
+        pieces = tuple(map(_look_at_piece, (data, *others)))
         mosaic = plan_mosaic([upright(piece.header) for piece in pieces], transform)
         for piece in pieces:
             limits.check_size(piece.header.size)
@@ -167,6 +176,17 @@ def prepare(
         mosaic=mosaic,
         marks=marks or {},
     )
+
+
+def _look_at_piece(data: bytes) -> Piece:
+    image_format = sniff(data[:SNIFFED_BYTES])
+    if image_format.foreign:
+        raise UnsupportedFormat(
+            f"merge: an original is {image_format.name}, and only what this process decodes is "
+            "merged",
+            param="merge",
+        )
+    return Piece(data=data, header=look(data))
 
 
 def upright(header: Header) -> Size:
@@ -396,6 +416,7 @@ def _encode(image: libvips.Image, work: Work, data: bytes, began: float, stop: S
         decode_seconds=decoded - began,
         encode_seconds=time.perf_counter() - decoded,
         quality=encoded.quality,
+        reached=encoded.reached,
     )
 
 

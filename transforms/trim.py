@@ -59,7 +59,8 @@ def _find_box(
     """Left, top, width and height of what differs from a colour; zeros where nothing does.
 
     As libvips' `find_trim`, which takes the median of the picture against specks; here it is that
-    of the mask, which has one band and says the same in an eighth of the time.
+    of the mask, which has one band and says the same in an eighth of the time. Lines of one pixel
+    are specks, too: to keep them would keep the ripples that JPEG has before an edge.
     """
     differs = ((image - background).abs() > threshold).bandor()
     if min(image.width, image.height) >= _MEDIAN_SIDE:

@@ -303,3 +303,19 @@ def test_server_timing_tells_where_the_time_of_a_render_went(standing):
     timing = standing.get("/thumb/cat.jpg?w=24").headers["server-timing"]
     stages = dict(re.findall(r"(\w+);dur=([0-9.]+)", timing))
     assert {"fetch", "look", "queue", "decode", "encode", "total"} <= stages.keys()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("w=25&fm=jpeg&q=auto:70", r"q=\d+"),
+        ("w=25&fm=jpeg&max-bytes=5000", r"q=\d+"),
+        ("w=25&fm=jpeg&q=80", None),
+        ("w=25&fm=png&q=auto", None),
+    ],
+)
+def test_server_timing_tells_the_quality_that_was_chosen(standing, query, said):
+    timing = standing.get(f"/thumb/cat.jpg?{query}").headers["server-timing"]
+    found = re.search(r'encode;dur=[0-9.]+(?:;desc="([^"]*)")?(?:,|$)', timing)
+    assert found
+    assert found[1] is None if said is None else re.fullmatch(said, found[1])

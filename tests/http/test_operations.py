@@ -169,6 +169,15 @@ def test_merged_originals_stand_side_by_side(serve, samples):
         assert looks_like(image, x, y, colour)
 
 
+@pytest.mark.parametrize("path", ["photo.jpg?merge=drawing.svg", "drawing.svg?merge=photo.jpg"])
+def test_a_document_that_cannot_be_merged_is_refused_by_the_name_of_the_parameter(
+    serve, samples, path
+):
+    answer = serve().get(f"/thumb/{path}")
+    assert answer.status_code == 415
+    assert (answer.json()["code"], answer.json()["param"]) == ("unsupported_format", "merge")
+
+
 def test_the_bitmap_of_a_watermark_is_decoded_once(serve, samples, monkeypatch):
     decoded = []
     make_bitmap = pipeline.make_bitmap

@@ -66,3 +66,11 @@ def test_both_aims_at_once_keep_the_budget():
     bound = len(free.data) // 2
     result = pictures.render(DATA, f"fm=webp&q=auto:85&max-bytes={bound}")
     assert len(result.data) <= bound
+
+
+def test_a_target_that_no_quality_reaches_is_told():
+    loud = pictures.saved(pictures.noise(64, 64), "png")
+    result = pictures.render(loud, "fm=webp&q=auto:95")
+    assert (result.reached, result.choice) == (False, "q=100 misses the target")
+    assert pictures.render(loud, "fm=webp&q=auto:50").reached
+    assert pictures.render(loud, "fm=webp&q=50").choice is None

@@ -82,6 +82,7 @@ for name, attempt in attempts.items():
         outcome[name] = False
     else:
         outcome[name] = True
+outcome["niceness"] = os.getpriority(os.PRIO_PROCESS, 0)
 print(json.dumps([asdict(report), outcome]), file=sys.__stdout__)
 """
 
@@ -132,6 +133,10 @@ def test_a_confined_process_reaches_no_files(confined, what):
     report, outcome = confined
     require(report, "landlock")
     assert not outcome[what]
+
+
+def test_a_sealed_process_goes_behind_all_others(confined, sealed):
+    assert sealed[1]["niceness"] > confined[1]["niceness"]
 
 
 @pytest.mark.parametrize("what", ["connect", "listen"])
