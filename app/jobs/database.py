@@ -26,7 +26,6 @@ from app.errors import LedgerUnavailable
 T = TypeVar("T")
 Connection = sa.Connection
 Work = Callable[[Connection], T]
-NO_POSTGRES: Final = "jobs on PostgreSQL need more packages: install pixelmill[postgres]"
 
 _GROUP: Final = 64
 """Writes that are committed together at most."""
@@ -241,10 +240,7 @@ def _make_engine(url: str, *, embedded: bool) -> sa.Engine:
         told = sa.make_url(url).query
         options["connect_args"] = {k: v for k, v in _POSTGRES.items() if k not in told}
         options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2}
-    try:
-        engine = sa.create_engine(url, **options)
-    except ImportError:
-        raise ValueError(NO_POSTGRES) from None
+    engine = sa.create_engine(url, **options)
     if embedded:
 
         @sa.event.listens_for(engine, "connect")

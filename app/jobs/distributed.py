@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final, Self
 
@@ -74,7 +74,7 @@ class DistributedQueue:
 
     async def open(self) -> None:
         """Create or change PgQueuer's tables. Safe to be called by several processes at once."""
-        try:
+        with _translated():
             async with AsyncExitStack() as stack:
                 connection = await self._connect(stack)
                 await connection.execute("SELECT pg_advisory_lock(%s)", (_SCHEMA_LOCK,))
@@ -87,10 +87,6 @@ class DistributedQueue:
                 # Rows of a job are looked for by it; PgQueuer's own indexes know no payload.
                 index = f"CREATE INDEX IF NOT EXISTS {_TABLE}_payload ON {_TABLE} (payload)"
                 await queries.driver.execute(index)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise LedgerUnavailable(
-                f"The queue of jobs does not answer: {type(error).__name__}"
-            ) from error
 
     def submit(self, tx: Connection, jobs: Sequence[Job]) -> None:
         due = [job for job in jobs if not job.paused]
@@ -102,12 +98,13 @@ class DistributedQueue:
         queries = SyncQueries(
             SyncPsycopgDriver(_psycopg_of(tx)), qbq=qb.QueryQueueBuilder(self._names)
         )
-        queries.enqueue(
-            entrypoint=[_ENTRYPOINT] * len(due),
-            payload=[job.id.encode() for job in due],
-            priority=[job.priority for job in due],
-            execute_after=[timedelta(seconds=max(0.0, job.run_after - now)) for job in due],
-        )
+        with _translated():
+            queries.enqueue(
+                entrypoint=[_ENTRYPOINT] * len(due),
+                payload=[job.id.encode() for job in due],
+                priority=[job.priority for job in due],
+                execute_after=[timedelta(seconds=max(0.0, job.run_after - now)) for job in due],
+            )
 
     def cancel(self, tx: Connection, ids: Sequence[str]) -> None:
         if ids:
@@ -133,17 +130,18 @@ class DistributedQueue:
 
         # PgQueuer asks for twice as many places as it takes rows at a time.
         batch = max(1, min(concurrency // 2, _BATCH))
-        await supervisor.run(
-            lambda: self._managing(bring),
-            dequeue_timeout=timedelta(seconds=self._lease * _POLL),
-            batch_size=batch,
-            heartbeat_timeout=timedelta(seconds=self._lease * _SILENCE),
-            max_concurrent_tasks=max(concurrency, 2 * batch),
-            shutdown_on_listener_failure=True,
-            restart_on_failure=True,
-            restart_delay=_AWAY,
-            shutdown=stop,
-        )
+        while not stop.is_set():
+            await supervisor.run(
+                lambda: self._managing(bring),
+                dequeue_timeout=timedelta(seconds=self._lease * _POLL),
+                batch_size=batch,
+                heartbeat_timeout=timedelta(seconds=self._lease * _SILENCE),
+                max_concurrent_tasks=max(concurrency, 2 * batch),
+                shutdown_on_listener_failure=True,
+                restart_on_failure=True,
+                restart_delay=_AWAY,
+                shutdown=stop,
+            )
 
     async def tidy(self) -> None:
         now = time.time()
@@ -267,6 +265,16 @@ def _psycopg_of(tx: Connection) -> psycopg.Connection[Any]:
     connection = tx.connection.driver_connection
     assert isinstance(connection, psycopg.Connection)  # noqa: S101 - see `normal_url`
     return connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise LedgerUnavailable(
+            f"The queue of jobs does not answer: {type(error).__name__}"
+        ) from error
 
 
 class _ShortLogs(logging.Handler):

@@ -12,7 +12,7 @@ from app.errors import RecordConflict
 from app.jobs import batches, idempotency, ledger, retention
 from app.jobs.arrivals import Arrivals, open_arrivals
 from app.jobs.backlog import BacklogMeter
-from app.jobs.database import NO_POSTGRES, Connection, Database
+from app.jobs.database import Connection, Database
 from app.jobs.dead_letters import DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.housekeeping import Chore, keeping_house
@@ -248,13 +248,11 @@ async def open_jobs(
 
 
 def _make_queue(database: Database, *, lease: float) -> JobQueue:
-    """The queue that the database allows. Raises ValueError where packages for it are missing."""
+    """The queue that the database allows."""
     if database.embedded:
         return EmbeddedQueue(database, lease=lease)
-    try:
-        from app.jobs.distributed import DistributedQueue  # noqa: PLC0415 - an extra brings it
-    except ImportError:
-        raise ValueError(NO_POSTGRES) from None
+    from app.jobs.distributed import DistributedQueue  # noqa: PLC0415 - an extra brings it
+
     return DistributedQueue(database, lease=lease)
 
 

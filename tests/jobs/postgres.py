@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import psycopg
 
 _RECOVERY: Final = 60.0
@@ -44,6 +43,8 @@ class Postgres:
 
     def kill(self) -> None:
         """End the postmaster as a crash does, and wait for its children, which follow it."""
+        import psutil  # noqa: PLC0415 - it comes with the server's wheel
+
         postmaster = psutil.Process(self._server.get_pid())
         children = postmaster.children(recursive=True)
         postmaster.kill()
