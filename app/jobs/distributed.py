@@ -94,7 +94,7 @@ class DistributedQueue:
             return
         # A job that was queued before may come at another time now, and in another order.
         self.cancel(tx, [job.id for job in due])
-        now = time.time()
+        delays = _delays(tx, due, now=time.time())
         queries = SyncQueries(
             SyncPsycopgDriver(_psycopg_of(tx)), qbq=qb.QueryQueueBuilder(self._names)
         )
@@ -103,7 +103,7 @@ class DistributedQueue:
                 entrypoint=[_ENTRYPOINT] * len(due),
                 payload=[job.id.encode() for job in due],
                 priority=[job.priority for job in due],
-                execute_after=[timedelta(seconds=max(0.0, job.run_after - now)) for job in due],
+                execute_after=delays,
             )
 
     def cancel(self, tx: Connection, ids: Sequence[str]) -> None:
@@ -248,6 +248,15 @@ class _Driver(PsycopgDriver):
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)
         await self._listening.__aexit__(*error)
+
+
+def _delays(tx: Connection, jobs: Sequence[Job], *, now: float) -> list[timedelta | None]:
+    """For how long jobs are not due: PgQueuer adds it to the beginning of the transaction."""
+    if all(job.run_after <= now for job in jobs):
+        return [None] * len(jobs)
+    text = "SELECT CAST(EXTRACT(EPOCH FROM NOW()) AS double precision)"
+    began: float = tx.exec_driver_sql(text).scalar_one()
+    return [timedelta(seconds=max(0.0, job.run_after - began)) for job in jobs]
 
 
 async def _perform_apart(perform: Perform, job_id: str, *, lease: float) -> float | None:

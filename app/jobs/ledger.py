@@ -254,9 +254,17 @@ def fail(
 
 
 def hand_back(
-    tx: Connection, ids: Sequence[str], *, worker: str, again_at: float, now: float
+    tx: Connection,
+    ids: Sequence[str],
+    *,
+    worker: str,
+    now: float,
+    again_at: float | None = None,
 ) -> list[Job]:
-    """Queue jobs again that a worker has begun or taken and leaves undone. No attempt is lost."""
+    """Queue jobs again that a worker has begun or taken and leaves undone. No attempt is lost.
+
+    They are due at once, or at a time.
+    """
     returned = []
     for chunk in _chunks(ids):
         rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk)).with_for_update())
@@ -266,7 +274,9 @@ def hand_back(
                 continue
             values = {"state": State.QUEUED, "worker": None, "lease_until": None}
             tx.execute(
-                jobs.update().where(jobs.c.id == job.id).values(run_after=again_at, **values)
+                jobs.update()
+                .where(jobs.c.id == job.id)
+                .values(run_after=now if again_at is None else again_at, **values)
             )
             if mine:
                 _end_attempt(tx, job, "handed back", error=None, now=now)
