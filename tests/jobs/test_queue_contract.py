@@ -194,7 +194,7 @@ async def test_a_key_that_comes_many_times_at_once_makes_one_job(deployment: Dep
 
 async def test_the_higher_priority_goes_first_and_a_delay_is_kept(deployment: Deployment) -> None:
     async with deployment.opened() as jobs:
-        later = time.time() + 4
+        later = time.time() + 2
         ids = await submit(
             jobs,
             draft(priority=0, run_after=later),
