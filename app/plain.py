@@ -14,6 +14,8 @@ def failing_plainly() -> Iterator[None]:
     """Tell what is wrong in one line, without a traceback, and exit with 2."""
     from pydantic import ValidationError
 
+    from app.errors import ServiceError
+
     try:
         yield
     except ValidationError as error:
@@ -24,6 +26,6 @@ def failing_plainly() -> Iterator[None]:
                 f"pixelmill: {name}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
             )
         raise typer.Exit(2) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ServiceError) as error:
         print(f"pixelmill: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -11,6 +11,7 @@ import base64
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -273,6 +274,8 @@ class Settings(BaseSettings):
         if value != "off" and not re.match(r"sqlite:///.|postgres(ql)?://.", value):
             # What it was is not told: it may hold a password.
             raise ValueError("must be sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or off")
+        if value.startswith("postgres") and not all(map(find_spec, ("pgqueuer", "psycopg"))):
+            raise ValueError("jobs on PostgreSQL need more packages: install pixelmill[postgres]")
         return value
 
     @field_validator("event_queue")

@@ -63,6 +63,11 @@ class Child:
     ) -> None:
         self.stop()
 
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.kill()
+        self._process.wait()
+
     @property
     def running(self) -> bool:
         return self._process.poll() is None

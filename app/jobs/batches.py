@@ -264,6 +264,12 @@ def cancel(
     return find(tx, batch_id)
 
 
+def find_cancelled(tx: Connection, batch_id: str) -> list[str]:
+    """The ids of a batch's jobs that were cancelled."""
+    query = sa.select(jobs.c.id).where(jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED)
+    return list(tx.execute(query).scalars())
+
+
 def draft_of_fill(batch: Batch) -> Draft:
     """The job that fills a batch from its order."""
     return Draft(

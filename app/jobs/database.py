@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,7 +33,21 @@ _READERS: Final = 4
 _WRITERS: Final = 8
 _INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _BUSY_SECONDS: Final = 30
-_CONNECT_SECONDS: Final = 5
+_POSTGRES: Final[Mapping[str, Any]] = {
+    "application_name": "pixelmill",
+    "connect_timeout": 5,
+    # A server that is gone without a word is noticed in half a minute.
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""What the URL may say otherwise; see "Parameter Key Words" in the manual of libpq."""
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_UNDONE: Final = ("40001", "40P01")
+"""SQLSTATE of transactions that PostgreSQL has undone for the sake of others."""
+_TRIES: Final = 4
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     # What was accepted is on the disk before it is answered.
@@ -44,7 +58,10 @@ _PRAGMAS: Final = (
 
 
 class Database:
-    """Runs work in transactions. One for each process."""
+    """Runs work in transactions. One for each process.
+
+    Work may be run more than once before it is committed: it changes nothing but the database.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = normal_url(url)
@@ -61,9 +78,26 @@ class Database:
         self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
         self._lock = threading.Lock()
 
+    @property
+    def connect_options(self) -> dict[str, Any]:
+        """What psycopg takes to connect to the same PostgreSQL."""
+        _, options = self.engine.dialect.create_connect_args(self.engine.url)
+        return {**_POSTGRES, **options}
+
     async def write(self, work: Work[T]) -> T:
-        """Run work in a transaction that writes. Raises LedgerUnavailable, and what it raises."""
-        return await asyncio.wrap_future(self._begin_write(work))
+        """Run work in a transaction that writes. Raises LedgerUnavailable, and what it raises.
+
+        A caller that is cancelled meanwhile is kept until what has begun is done: whatever it
+        writes next comes after that.
+        """
+        begun = self._begin_write(work)
+        done = asyncio.wrap_future(begun)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            if not begun.cancel():
+                await asyncio.wait({done})
+            raise
 
     def write_now(self, work: Work[T]) -> T:
         """The same for threads: blocks until it is committed."""
@@ -72,7 +106,7 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Run work that only reads. Raises LedgerUnavailable, and what it raises."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._readers, lambda: self._transact(work, "BEGIN")
+            self._readers, self._transact, work, "BEGIN" if self.embedded else _BEGIN
         )
 
     def close(self) -> None:
@@ -92,14 +126,14 @@ class Database:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7_305_808_869_231)")
             try:
                 yield connection
+                connection.exec_driver_sql("COMMIT")
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                _roll_back(connection)
                 raise
-            connection.exec_driver_sql("COMMIT")
 
     def _begin_write(self, work: Work[T]) -> Future[T]:
         if not self.embedded:
-            return self._writers.submit(self._transact, work, "BEGIN")
+            return self._writers.submit(self._transact, work, _BEGIN)
         done: Future[T] = Future()
         with self._lock:
             self._waiting.append((work, done))
@@ -107,14 +141,27 @@ class Database:
         return done
 
     def _transact(self, work: Work[T], begin: str) -> T:
-        with _translated(), self.engine.connect() as connection:
+        with _translated():
+            for _ in range(_TRIES - 1):
+                try:
+                    return self._try(work, begin)
+                except OperationalError as error:
+                    # A connection that has died while it was idle shows that when it begins.
+                    unused = error.connection_invalidated and error.statement == begin
+                    undone = getattr(error.orig, "sqlstate", None) in _UNDONE
+                    if not unused and not undone:
+                        raise
+            return self._try(work, begin)
+
+    def _try(self, work: Work[T], begin: str) -> T:
+        with self.engine.connect() as connection:
             connection.exec_driver_sql(begin)
             try:
                 result = work(connection)
+                connection.exec_driver_sql("COMMIT")
             except BaseException:
                 _roll_back(connection)
                 raise
-            connection.exec_driver_sql("COMMIT")
             return result
 
     def _write_group(self) -> None:
@@ -153,7 +200,8 @@ def upsert(tx: Connection, table: sa.Table, **values: Any) -> None:
 
 def insert_once(tx: Connection, table: sa.Table, **values: Any) -> bool:
     """Insert a row unless there is one with its key. Whether it has been."""
-    return bool(tx.execute(_insert_once(tx.dialect.name, table), values).rowcount)
+    # Not by the count of rows, which drivers do not tell of every insertion.
+    return tx.execute(_insert_once(tx.dialect.name, table), values).first() is not None
 
 
 @lru_cache
@@ -168,7 +216,7 @@ def _upsert(dialect: str, table: sa.Table, names: tuple[str, ...]) -> Any:
 @lru_cache
 def _insert_once(dialect: str, table: sa.Table) -> Any:
     insert: Any = _INSERTS[dialect](table)
-    return insert.on_conflict_do_nothing()
+    return insert.on_conflict_do_nothing().returning(*table.primary_key)
 
 
 def normal_url(url: str) -> str:
@@ -189,8 +237,9 @@ def _make_engine(url: str, *, embedded: bool) -> sa.Engine:
     if embedded:
         options["connect_args"] = {"timeout": _BUSY_SECONDS}
     else:
-        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
-        options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2, "pool_pre_ping": True}
+        told = sa.make_url(url).query
+        options["connect_args"] = {k: v for k, v in _POSTGRES.items() if k not in told}
+        options |= {"pool_size": _READERS + _WRITERS, "max_overflow": 2}
     engine = sa.create_engine(url, **options)
     if embedded:
 
@@ -217,10 +266,12 @@ def _attempt(connection: Connection, work: Work[Any]) -> tuple[Any, Exception | 
 
 
 def _roll_back(connection: Connection) -> None:
+    if connection.invalidated:
+        return  # it is gone, and its transaction with it
     try:
         connection.exec_driver_sql("ROLLBACK")
     except DBAPIError:
-        connection.invalidate()  # it is gone, and its transaction with it
+        connection.invalidate()
 
 
 @contextmanager

@@ -34,6 +34,9 @@ class EmbeddedQueue:
         self._woken = asyncio.Event()
         self._reap_at = 0.0
 
+    async def open(self) -> None:
+        return None
+
     def submit(self, tx: Connection, jobs: Sequence[Job]) -> None:
         del tx, jobs  # the rows of the ledger are the queue
 
@@ -44,7 +47,7 @@ class EmbeddedQueue:
         self._woken.set()
 
     async def run(self, perform: Perform, *, concurrency: int, stop: asyncio.Event) -> None:
-        running: set[asyncio.Task[None]] = set()
+        running: set[asyncio.Task[float | None]] = set()
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
@@ -64,6 +67,9 @@ class EmbeddedQueue:
             stopping.cancel()
             for task in running:
                 task.cancel()
+
+    async def tidy(self) -> None:
+        """Nothing: a claim that nobody renews passes by itself, and `run` reaps."""
 
     async def close(self) -> None:
         return None
@@ -87,12 +93,12 @@ class EmbeddedQueue:
             return []
 
     async def _rest(
-        self, running: set[asyncio.Task[None]], stopping: asyncio.Task[bool], *, full: bool
+        self, running: set[asyncio.Task[float | None]], stopping: asyncio.Task[bool], *, full: bool
     ) -> None:
         """Wait until there may be something to claim and room for it."""
         woken = asyncio.create_task(self._woken.wait())
         try:
-            waited: set[asyncio.Task[None] | asyncio.Task[bool]] = {stopping, *running}
+            waited: set[asyncio.Task[float | None] | asyncio.Task[bool]] = {stopping, *running}
             if not full:
                 waited.add(woken)
             with suppress(TimeoutError):

@@ -43,8 +43,9 @@ def reserve(
     until = now + _RESERVED
     if insert_once(tx, idempotency, key=key, fingerprint=fingerprint, until=until):
         return None
-    row = tx.execute(sa.select(idempotency).where(idempotency.c.key == key)).one()
-    if row.answer is None:
+    row = tx.execute(sa.select(idempotency).where(idempotency.c.key == key)).first()
+    # Where it is gone, who had it has just let go of it.
+    if row is None or row.answer is None:
         raise IdempotencyInFlight("A request with this Idempotency-Key is under way", retry_after=1)
     if fingerprint is not None:
         check(row.fingerprint, fingerprint)

@@ -27,9 +27,10 @@ ALL_LABELS: Final = "*"
 
 # What every job goes through is built once: building a statement costs more than running it.
 _FIND: Final = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
-_FIND_ORPHAN: Final = _FIND.where(
+_FIND_LOCKED: Final = _FIND.with_for_update()
+_FIND_ORPHAN: Final = _FIND_LOCKED.where(
     jobs.c.state == State.RUNNING.value, jobs.c.lease_until <= sa.bindparam("now")
-).with_for_update()
+)
 _STOPPED: Final = sa.exists().where(
     pauses.c.label.in_((ALL_LABELS, sa.func.coalesce(jobs.c.label, ALL_LABELS)))
 )
@@ -255,17 +256,31 @@ def fail(
     return bool(changed.rowcount)
 
 
-def hand_back(tx: Connection, ids: Sequence[str], *, worker: str, now: float) -> list[Job]:
-    """Queue jobs again that a worker has begun or taken and leaves undone. No attempt is lost."""
+def hand_back(
+    tx: Connection,
+    ids: Sequence[str],
+    *,
+    worker: str,
+    now: float,
+    again_at: float | None = None,
+) -> list[Job]:
+    """Queue jobs again that a worker has begun or taken and leaves undone. No attempt is lost.
+
+    They are due at once, or at a time.
+    """
     returned = []
     for chunk in _chunks(ids):
-        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
-        for job in map(Job.from_row, rows):
+        rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk)).with_for_update())
+        for job in map(Job.from_row, rows.mappings().all()):
             mine = job.state is State.RUNNING and job.worker == worker
             if not mine and job.state is not State.QUEUED:
                 continue
-            values = {"state": State.QUEUED, "run_after": now, "worker": None, "lease_until": None}
-            tx.execute(jobs.update().where(jobs.c.id == job.id).values(**values))
+            values = {"state": State.QUEUED, "worker": None, "lease_until": None}
+            tx.execute(
+                jobs.update()
+                .where(jobs.c.id == job.id)
+                .values(run_after=now if again_at is None else again_at, **values)
+            )
             if mine:
                 _end_attempt(tx, job, "handed back", error=None, now=now)
             returned.append(find(tx, job.id))
@@ -274,7 +289,7 @@ def hand_back(tx: Connection, ids: Sequence[str], *, worker: str, now: float) ->
 
 def cancel(tx: Connection, job_id: str, *, now: float) -> Job:
     """Cancel a job that has not ended; its worker lets go of it. Raises RecordMissing."""
-    job = find(tx, job_id)
+    job = _find_locked(tx, job_id)
     if not job.state.final:
         _end(tx, job, State.CANCELLED, now=now, held=False)
     return find(tx, job_id)
@@ -282,7 +297,7 @@ def cancel(tx: Connection, job_id: str, *, now: float) -> Job:
 
 def queue_again(tx: Connection, job_id: str, *, now: float) -> Job | None:
     """Queue a job anew that has failed or was cancelled, or None where it has not."""
-    job = find(tx, job_id)
+    job = _find_locked(tx, job_id)
     if job.state not in (State.FAILED, State.CANCELLED):
         return None
     _queue_anew(tx, [job_id], now=now)
@@ -349,10 +364,13 @@ def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
     return taken
 
 
-def reap(tx: Connection, *, now: float) -> int:
-    """Queue jobs again whose workers have died. Returns how many had."""
+def reap(tx: Connection, *, now: float, among: Sequence[str] | None = None) -> int:
+    """Queue jobs again whose workers have died: all, or those of some ids. Returns how many had."""
     query = sa.select(jobs).where(sa.text("state = 'running'"), jobs.c.lease_until <= now)
-    orphans = [Job.from_row(row) for row in tx.execute(query).mappings()]
+    if among is not None:
+        query = query.where(jobs.c.id.in_(among))
+    rows = tx.execute(query.with_for_update(skip_locked=True)).mappings().all()
+    orphans = [Job.from_row(row) for row in rows]
     for job in orphans:
         _bury(tx, job, now=now)
     return len(orphans)
@@ -380,6 +398,16 @@ def counts(tx: Connection) -> dict[str, int]:
 def paused_labels(tx: Connection) -> set[str]:
     """Labels whose jobs do not begin."""
     return set(tx.execute(sa.select(pauses.c.label)).scalars())
+
+
+def _find_locked(tx: Connection, job_id: str) -> Job:
+    """The job, which no other transaction changes until the end of this one."""
+    if not is_id(job_id):
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
+    row = tx.execute(_FIND_LOCKED, {"job_id": job_id}).mappings().first()
+    if row is None:
+        raise RecordMissing(f"There is no job {job_id[:64]!r}")
+    return Job.from_row(row)
 
 
 def is_any_quarantined(tx: Connection) -> bool:

@@ -65,8 +65,9 @@ async def open_jobs(
         database = Database(settings.database)
         stack.push_async_callback(asyncio.to_thread, database.close)
         await asyncio.to_thread(upgrade, database)
-        queue: JobQueue = EmbeddedQueue(database, lease=settings.job_lease)
+        queue = _make_queue(database, lease=settings.job_lease)
         stack.push_async_callback(queue.close)
+        await queue.open()
         put = Outbound(
             Guard(
                 allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
@@ -139,6 +140,15 @@ async def open_jobs(
         yield jobs
 
 
+def _make_queue(database: Database, *, lease: float) -> JobQueue:
+    """The queue that the database allows."""
+    if database.embedded:
+        return EmbeddedQueue(database, lease=lease)
+    from app.jobs.distributed import DistributedQueue  # noqa: PLC0415 - an extra brings it
+
+    return DistributedQueue(database, lease=lease)
+
+
 @asynccontextmanager
 async def _working(worker: Worker, stop: asyncio.Event, *, drain: float) -> AsyncIterator[None]:
     """Run a worker until the block ends, and see it out. One that fails begins anew."""
@@ -182,6 +192,7 @@ def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
     return [
         Chore(name="schedules", period=1.0, do=jobs.scheduler.tick),
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy),
         Chore(name="send webhooks", period=1.0, do=sender.send_due),
         Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
         Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),

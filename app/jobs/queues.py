@@ -15,12 +15,19 @@ from typing import Any, Protocol
 from app.jobs.database import Connection
 from app.jobs.records import Job
 
-Perform = Callable[[str], Coroutine[Any, Any, None]]
-"""Runs the job of an id to the end of an attempt. Raises nothing."""
+Perform = Callable[[str], Coroutine[Any, Any, float | None]]
+"""Runs the job of an id to the end of an attempt. Raises nothing.
+
+Returns None, or the seconds after which the job is to be brought again: it may be in the hands of a
+worker that has died.
+"""
 
 
 class JobQueue(Protocol):
     """Brings jobs to workers."""
+
+    async def open(self) -> None:
+        """Make ready what it needs in the database. Raises LedgerUnavailable."""
 
     def submit(self, tx: Connection, jobs: Sequence[Job]) -> None:
         """Bring these jobs when they are due: in the transaction that writes them down."""
@@ -36,6 +43,9 @@ class JobQueue(Protocol):
 
         Then those that were brought are waited for. Outlives a database that is away for a time.
         """
+
+    async def tidy(self) -> None:
+        """Look for what has gone astray. One of many processes does it at a time."""
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -19,7 +19,9 @@ _WRITTEN_FOR: Final = 30 * 86_400.0
 def sweep(tx: Connection, *, now: float, keep: float) -> bool:
     """Forget what ended more than `keep` seconds ago. Whether there may be more."""
     before = now - keep
+    # One that another process forgets, or that is being tried again, is left to that.
     old = sa.select(jobs.c.id).where(jobs.c.finished_at < before).limit(_PAGE)
+    old = old.with_for_update(skip_locked=True)
     ids = list(tx.execute(old).scalars())
     for start in range(0, len(ids), 500):
         chunk = ids[start : start + 500]

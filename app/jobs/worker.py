@@ -17,17 +17,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from app.errors import JobExpired, JobPoisoned, JobTimeout, LedgerUnavailable, Problem, problem_of
+from app.errors import (
+    JobExpired,
+    JobPoisoned,
+    JobTimeout,
+    LedgerUnavailable,
+    Problem,
+    RecordMissing,
+    problem_of,
+)
 from app.jobs import ledger
 from app.jobs.database import Database
 from app.jobs.queues import JobQueue
 from app.jobs.records import Job, Kind, State, shown_problem
 from app.jobs.runner import Runner
 from app.telemetry import Metrics
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +48,8 @@ _RENEWALS: Final = 4
 _FIRST_BACKOFF: Final = 1.0
 _LONGEST_BACKOFF: Final = 300.0
 _LEDGER_TRIES: Final = 30
+_LEASE_MARGIN: Final = 0.1
+"""Seconds: clocks of machines differ a little."""
 _LOOK_AGAIN: Final = 5.0
 """Seconds for which it is known whether anything is in quarantine."""
 _TEMPORARY: Final = (408, 409, 429)
@@ -70,7 +82,8 @@ class Worker:
         self._concurrency = concurrency
         self._lease = lease
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._in_hand: dict[str, asyncio.Task[None]] = {}
+        self._in_hand: dict[str, asyncio.Task[Any]] = {}
+        self._begun: set[str] = set()
         self._turns = _Turns()
         self._any_quarantined = False
         self._look_at = 0.0
@@ -104,25 +117,39 @@ class Worker:
         if task := self._in_hand.get(job_id):
             task.cancel()
 
-    async def _perform(self, job_id: str) -> None:
+    async def _perform(self, job_id: str) -> float | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a queue makes a task of each
         if job_id in self._in_hand:
-            return
+            return self._lease
         self._in_hand[job_id] = task
         try:
-            async with self._turns.shared():
-                settled = await self._attempt(job_id, sound_only=True)
-            if not settled and await self._is_suspect(job_id):
-                async with self._turns.alone():
-                    await self._attempt(job_id, sound_only=False)
+            return await self._take_turn(job_id)
         except asyncio.CancelledError:
             task.uncancel()
-            await self._hand_back(job_id)
+            return await self._hand_back(job_id)
+        except RecordMissing:
+            return None
         except Exception:
             log.exception("job_left", job=job_id)
+            return await self._hand_back(job_id, after=self._lease)
         finally:
             del self._in_hand[job_id]
+            self._begun.discard(job_id)
+
+    async def _take_turn(self, job_id: str) -> float | None:
+        """Attempt a job beside others, or alone where it is suspect."""
+        async with self._turns.shared():
+            if await self._attempt(job_id, sound_only=True):
+                return None
+        job = await self._database.read(lambda tx: ledger.find(tx, job_id))
+        left = _time_left(job)
+        if left > 0:
+            return left
+        if job.state is State.RUNNING or (job.state is State.QUEUED and job.deaths > 0):
+            async with self._turns.alone():
+                await self._attempt(job_id, sound_only=False)
+        return None
 
     async def _attempt(self, job_id: str, *, sound_only: bool) -> bool:
         """Whether there was an attempt."""
@@ -140,6 +167,7 @@ class Worker:
         if job is None:
             return False
         log.info("job_begun", job=job.id, attempt=job.attempt)
+        self._begun.add(job_id)
         try:
             results = await self._do(job)
         except asyncio.CancelledError:
@@ -151,11 +179,6 @@ class Worker:
         self._metrics.attempts.labels("succeeded").inc()
         log.info("job_succeeded", job=job.id, results=len(results))
         return True
-
-    async def _is_suspect(self, job_id: str) -> bool:
-        """Whether a job has lost a worker, this time or before."""
-        job = await self._database.read(lambda tx: ledger.find(tx, job_id))
-        return job.state is State.RUNNING or (job.state is State.QUEUED and job.deaths > 0)
 
     async def _do(self, job: Job) -> Results:
         if job.expires_at is not None and time.time() > job.expires_at:
@@ -213,26 +236,38 @@ class Worker:
         self._metrics.attempts.labels("failed" if again_at is None else "retried").inc()
         log.warning("job_failed", job=job.id, code=problem.code, again_at=again_at)
 
-    async def _hand_back(self, job_id: str) -> None:
-        """Queue a job again that is left undone, unless it has been cancelled."""
+    async def _hand_back(self, job_id: str, *, after: float = 0.0) -> float | None:
+        """Queue a job again that is left undone, unless it has been cancelled.
 
-        def write(tx: Any) -> None:
-            returned = ledger.hand_back(tx, [job_id], worker=self._name, now=time.time())
+        Where that cannot be written down, it passes to others with its lease.
+        """
+
+        def write(tx: Any) -> float | None:
+            now = time.time()
+            returned = ledger.hand_back(
+                tx, [job_id], worker=self._name, again_at=now + after, now=now
+            )
             self._queue.submit(tx, returned)
+            # It may have been brought here for a worker that has died, which nobody has counted.
+            others = not returned and ledger.find(tx, job_id).state is State.RUNNING
+            return self._lease if others else None
 
-        await self._insist(write)
+        try:
+            return await self._insist(write)
+        except RecordMissing:
+            return None
+        except Exception:
+            log.exception("job_left", job=job_id)
+            return self._lease
 
-    async def _insist(self, work: Callable[[Any], Any]) -> None:
+    async def _insist(self, work: Callable[[Any], T]) -> T:
         """Write down what has happened, though the database may be away for a while."""
-        for attempt in range(1, _LEDGER_TRIES + 1):
+        for attempt in range(1, _LEDGER_TRIES):
             try:
-                await self._database.write(work)
+                return await self._database.write(work)
             except LedgerUnavailable:
-                if attempt == _LEDGER_TRIES:
-                    raise
                 await asyncio.sleep(min(attempt, 5) * 0.5)
-            else:
-                return
+        return await self._database.write(work)
 
     def _renew(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         """Runs in a thread: keep what is in hand, and let go of what no longer is."""
@@ -247,7 +282,8 @@ class Worker:
                 )
             except LedgerUnavailable:
                 continue
-            for job_id in lost:
+            # Those that wait for their turn have not been anybody's here.
+            for job_id in lost & self._begun:
                 loop.call_soon_threadsafe(self.let_go, job_id)
 
 
@@ -299,6 +335,14 @@ def backoff(failures: int) -> float:
     """Seconds before the next attempt: doubling, and spread over half of that time."""
     longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**failures)
     return longest * _RANDOM.uniform(0.5, 1.0)
+
+
+def _time_left(job: Job) -> float:
+    """Seconds for which a job is in the hands of a worker that lives, as far as is known."""
+    if job.state is not State.RUNNING or job.lease_until is None:
+        return 0.0
+    left = job.lease_until - time.time()
+    return left + _LEASE_MARGIN if left > 0 else 0.0
 
 
 def _may_pass(problem: Problem) -> bool:

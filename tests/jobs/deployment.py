@@ -1,0 +1,122 @@
+"""A ledger, folders and workers in processes of their own, as they are deployed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from app.jobs.records import Draft, Job, source_ref
+from app.jobs.service import Jobs
+from app.service import open_service
+from app.settings import Settings
+from tests.http import originals as draw
+
+ROOT = Path(__file__).resolve().parents[2]
+LEASE = 2.0
+
+
+class Deployment:
+    """Starts workers on one ledger. Originals are in `folder / "originals"`.
+
+    Workers are those of `tests.jobs.worker`: what they do wrong goes by the names of originals.
+    """
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.gate = folder / "open"
+        """While this file is missing, originals called `slow...` keep their workers."""
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.put("a.png")
+
+    def put(self, name: str) -> str:
+        draw.put(self.folder / "originals", name, draw.png(draw.flat(draw.RED, 40, 30)))
+        return name
+
+    def settings(self, **options: Any) -> dict[str, Any]:
+        return {
+            "database": self.url,
+            "originals": f"file:{self.folder / 'originals'}",
+            "results": f"file:{self.folder / 'results'}",
+            "job_lease": LEASE,
+            "log_level": "info",
+            "allow_private_networks": True,
+            **options,
+        }
+
+    def start(self, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a worker."""
+        given = {name: _as_text(value) for name, value in self.settings(**options).items()}
+        with (self.folder / "workers.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.jobs.worker", str(self.gate), "work"],
+                cwd=self.folder,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(ROOT),
+                    **{f"PIXELMILL_{name.upper()}": value for name, value in given.items()},
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._processes.append(process)
+        return process
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Jobs]:
+        """The jobs of a process that runs none."""
+        settings = Settings(_env_file=None, **self.settings(run_jobs=False))
+        async with open_service(settings) as service:
+            assert service.jobs is not None
+            yield service.jobs
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+def draft(name: str = "a.png", *, w: int = 10, **options: Any) -> Draft:
+    """A job that is wanted: a small PNG of an original."""
+    outputs = json.dumps([{"transform": f"w={w}", "fm": "png"}])
+    return Draft(source=(source_ref(name),), outputs=outputs, **options)
+
+
+async def submit(jobs: Jobs, *drafts: Draft) -> list[str]:
+    """Submit jobs. Returns their ids."""
+    return [(await jobs.submit(each))[0].id for each in drafts]
+
+
+async def until(condition: Callable[[], Any], *, seconds: float = 25) -> Any:
+    """What an asynchronous condition comes to, when that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := await condition()):
+        assert time.monotonic() < deadline, "it has not come to pass"
+        await asyncio.sleep(0.03)
+    return found
+
+
+async def ended(jobs: Jobs, ids: list[str], *, seconds: float = 25) -> list[Job]:
+    """Jobs, when all of them have ended."""
+
+    async def look() -> list[Job]:
+        found = [await jobs.find(job_id) for job_id in ids]
+        return found if all(job.state.final for job in found) else []
+
+    found: list[Job] = await until(look, seconds=seconds)
+    return found
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
