@@ -17,8 +17,10 @@ from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
 from routers import (
+    batches,
     dead_letters,
     events,
+    events_stream,
     images,
     info,
     jobs,
@@ -27,6 +29,7 @@ from routers import (
     problems,
     queue,
     rules,
+    schedules,
     thumb,
     transform,
     webhooks,
@@ -88,6 +91,9 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         images.router,
         transform.router,
         jobs.router,
+        batches.router,
+        schedules.router,
+        events_stream.router,
         events.router,
         rules.router,
         webhooks.router,

@@ -64,6 +64,16 @@ class StoredTier:
             log.warning("stored_result_unreadable", path=path, error=str(error))
         return None
 
+    async def has(self, key: str, ref: Ref, fm: str) -> bool:
+        """Whether the result of a key is stored. Raises what `ObjectStore.stat` does."""
+        if self._store is None:
+            return False
+        try:
+            await self._store.stat(result_key(ref, key, fm))
+        except OriginalMissing:
+            return False
+        return True
+
     def put_later(self, rendered: Rendered, fm: str) -> None:
         """Write a result in the background."""
         size = len(rendered.data)

@@ -16,7 +16,8 @@ from app.children import Children
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
-from app.jobs.service import Jobs, open_jobs
+from app.jobs.opening import open_jobs
+from app.jobs.service import Jobs
 from app.originals import Originals
 from app.presets import Presets, load_presets
 from app.render import Renderer
@@ -200,6 +201,7 @@ async def open_service(
                     presets=presets,
                     originals=originals,
                     renderer=renderer,
+                    stored_tier=stored_tier,
                     metrics=metrics,
                     open_bucket=lambda name: _open_bucket(name, settings),
                     run=role == "work" or settings.run_jobs,

@@ -1,4 +1,4 @@
-"""python -m bench [cold|kit|hits|overload|hostile|memory|jobs|all] [--quick] [--json FILE]."""
+"""python -m bench [MEASUREMENT|all] [--quick] [--json FILE]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cold, hits, hostile, jobs, kit, memory, overload
+from bench import cold, hits, hostile, ingest, jobs, kit, memory, overload
 from bench.report import Report, save
 
 MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
@@ -18,6 +18,7 @@ MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
     "hostile": hostile.measure,
     "memory": memory.measure,
     "jobs": jobs.measure,
+    "ingest": ingest.measure,
 }
 
 

@@ -116,14 +116,9 @@ async def list_jobs(request: Request) -> dict[str, Any]:
     jobs = jobs_of(request)
     pairs = pairs_of(request)
     limit = limit_of(pairs)
-    state = value_of(pairs, "state")
-    if state is not None and state not in list(State):
-        raise InvalidRequest(
-            f"state must be one of {', '.join(State)}, got {state[:64]!r}", param="state"
-        )
     found = await jobs.find_page(
         limit=limit + 1,
-        state=None if state is None else State(state),
+        state=state_of(pairs),
         label=value_of(pairs, "label"),
         batch_id=value_of(pairs, "batch"),
         before=cursor_of(pairs),
@@ -205,6 +200,18 @@ def limit_of(pairs: list[tuple[str, str]]) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST:
         raise InvalidRequest(f"limit must be 1 to {_MOST}, got {text[:64]!r}", param="limit")
     return int(text)
+
+
+def state_of(pairs: list[tuple[str, str]]) -> State | None:
+    """The state in which records are wanted. Raises InvalidRequest."""
+    state = value_of(pairs, "state")
+    if state is None:
+        return None
+    if state not in list(State):
+        raise InvalidRequest(
+            f"state must be one of {', '.join(State)}, got {state[:64]!r}", param="state"
+        )
+    return State(state)
 
 
 def cursor_of(pairs: list[tuple[str, str]]) -> str | None:

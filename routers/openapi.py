@@ -60,6 +60,20 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "is in logs, too.",
         "schema": {"type": "string"},
     },
+    "schedule": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The schedule's id, of your own choice.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"},
+        "example": "nightly-cards",
+    },
+    "after": {
+        "name": "cursor",
+        "in": "query",
+        "description": "Where the page begins: `next` of the page before has it.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$"},
+    },
     "state": {
         "name": "state",
         "in": "query",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from app.access import Caller, Grant
 from app.errors import BodyTooLarge, InvalidRequest, JobsOff, UploadTimeout
+from app.jobs.documents import read_document
 from app.jobs.service import Jobs
 from app.service import Service
 from app.sizes import guard_size
@@ -192,21 +192,5 @@ async def body_of(request: Request, *, cap: int) -> bytes:
 
 
 def read_json(body: bytes) -> Any:
-    """A JSON body. A name that is given twice, or a number that is none, is an InvalidRequest."""
-    try:
-        return json.loads(body, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("The body is not JSON") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise InvalidRequest(f"{name[:64]} is given twice", param=name[:64])
-        found[name] = value
-    return found
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise InvalidRequest(f"{text} is not a number of JSON")
+    """A JSON body, read strictly. Raises InvalidRequest."""
+    return read_document(body)

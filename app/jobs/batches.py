@@ -1,12 +1,14 @@
 """Batches: jobs that belong together, as functions of a connection in a transaction.
 
-A batch is filling while jobs are added, then running until none of them is open, then ended. One
-that has had more failures than it allows is cancelled: what has not begun never will.
+A batch is filling while jobs are added, then running until none of them is open, then ended: well
+where all of them have. One that has had more failures than it allows is cancelled: what has not
+begun never will.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,18 +18,21 @@ from app.errors import RecordMissing
 from app.jobs import deliveries
 from app.jobs.database import Connection
 from app.jobs.ids import is_id, new_id
-from app.jobs.records import Batch, BatchState, Draft, Kind, State
+from app.jobs.records import Batch, BatchState, Draft, Job, Kind, State
 from app.jobs.schema import attempts, batches, jobs
 
+MOST_REJECTIONS: Final = 100
+"""Entries without a job whose problems are kept."""
 _OPEN: Final = (State.QUEUED, State.RUNNING)
+_NOT_ENDED: Final = (BatchState.FILLING, BatchState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchDraft:
     """A batch that has not been accepted yet.
 
-    `order` is the selection or manifest that a job of its own fills it from, as JSON; `report` is
-    where the list of results goes in the end.
+    `order` is the selection or manifest that a job of its own fills it from, as JSON, and `cursor`
+    is where that begins; `report` is where the list of results goes in the end.
     """
 
     label: str | None = None
@@ -36,12 +41,13 @@ class BatchDraft:
     origin: str | None = None
     max_failures: int | None = None
     order: str | None = None
+    cursor: str | None = None
     report: str | None = None
 
 
-def create(tx: Connection, draft: BatchDraft, *, now: float) -> Batch:
+def create(tx: Connection, draft: BatchDraft, *, now: float, batch_id: str | None = None) -> Batch:
     """Accept a batch, without jobs yet."""
-    batch_id = new_id()
+    batch_id = batch_id or new_id()
     tx.execute(
         batches.insert().values(
             id=batch_id,
@@ -60,7 +66,7 @@ def find(tx: Connection, batch_id: str) -> Batch:
     row = tx.execute(sa.select(batches).where(batches.c.id == batch_id)).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no batch {batch_id[:64]!r}")
-    return _batch(row)
+    return Batch.from_row(row)
 
 
 def find_page(tx: Connection, *, limit: int, before: str | None = None) -> list[Batch]:
@@ -68,7 +74,7 @@ def find_page(tx: Connection, *, limit: int, before: str | None = None) -> list[
     query = sa.select(batches).order_by(batches.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(batches.c.id < before)
-    return [_batch(row) for row in tx.execute(query).mappings()]
+    return [Batch.from_row(row) for row in tx.execute(query).mappings()]
 
 
 def counts(tx: Connection, batch_id: str) -> dict[str, int]:
@@ -84,59 +90,103 @@ def counts(tx: Connection, batch_id: str) -> dict[str, int]:
 
 def note_progress(
     tx: Connection,
-    batch_id: str,
+    batch: Batch,
     *,
     added: int,
+    rejections: Sequence[dict[str, Any]] = (),
     rejected: int = 0,
     skipped: int = 0,
-    cursor: str | None = None,
-    rejections: list[dict[str, Any]] | None = None,
-) -> Batch:
-    """Note how far filling has come, with the jobs that it has added in the same transaction."""
-    values: dict[str, Any] = {
-        "total": batches.c.total + added,
-        "rejected": batches.c.rejected + rejected,
-        "skipped": batches.c.skipped + skipped,
-    }
-    if cursor is not None:
-        values["cursor"] = cursor
-    if rejections is not None:
-        values["rejections"] = json.dumps(rejections)
-    tx.execute(batches.update().where(batches.c.id == batch_id).values(**values))
-    return find(tx, batch_id)
+    cursor: str | None,
+) -> bool:
+    """Note how far filling has come, with the jobs that are added in the same transaction.
+
+    `batch` is as it was found when the work on this part began. False where it takes no more, or
+    somebody else has done this part: then nothing may be added.
+    """
+    known = json.loads(batch.rejections or "[]")
+    told = [*known, *rejections][:MOST_REJECTIONS]
+    still = batches.c.cursor == batch.cursor
+    if batch.cursor is None:
+        still = batches.c.cursor.is_(None)
+    changed = tx.execute(
+        batches.update()
+        .where(batches.c.id == batch.id, batches.c.state == BatchState.FILLING, still)
+        .values(
+            total=batches.c.total + added,
+            rejected=batches.c.rejected + rejected,
+            skipped=batches.c.skipped + skipped,
+            rejections=json.dumps(told) if told else None,
+            cursor=cursor,
+        )
+    )
+    return bool(changed.rowcount)
 
 
 def note_filled(tx: Connection, batch_id: str, *, now: float) -> Batch:
-    """Note that no more jobs are added."""
+    """Note that no more jobs are added. A batch all of whose entries were refused has failed."""
+    batch = find(tx, batch_id)
+    error = None
+    if batch.rejected and not batch.total:
+        error = json.dumps({"detail": f"None of {batch.rejected} entries is a job"})
     tx.execute(
         batches.update()
         .where(batches.c.id == batch_id, batches.c.state == BatchState.FILLING)
-        .values(state=BatchState.RUNNING, filled_at=now)
+        .values(state=BatchState.RUNNING, filled_at=now, error=error)
     )
     close_where_done(tx, batch_id, now=now)
     return find(tx, batch_id)
 
 
-def note_end(tx: Connection, batch_id: str, *, failed: bool, now: float) -> None:
-    """Note that a job has ended: too many failures cancel its batch, the last end closes it."""
-    if failed:
+def note_end(tx: Connection, job: Job, *, now: float) -> None:
+    """Note that a job of a batch has ended.
+
+    Too many failures cancel the batch, one that cannot be filled fails, the last end closes it.
+    """
+    assert job.batch_id is not None  # noqa: S101 - the caller has looked
+    batch_id = job.batch_id
+    if job.kind is Kind.FILL and job.state is State.CANCELLED:
+        cancel(tx, batch_id, now=now, reason="Filling it was cancelled")
+        return
+    if job.kind is Kind.FILL and job.state is State.FAILED:
+        tx.execute(
+            batches.update()
+            .where(batches.c.id == batch_id, batches.c.state == BatchState.FILLING)
+            .values(state=BatchState.RUNNING, filled_at=now, error=job.error)
+        )
+    if job.kind is Kind.RENDER and job.state is State.FAILED:
         batch = find(tx, batch_id)
-        if batch.max_failures is not None and not batch.state.final:
-            failures = counts(tx, batch_id)[State.FAILED]
-            if failures > batch.max_failures:
-                reason = f"{failures} jobs have failed, more than max_failures"
-                cancel(tx, batch_id, now=now, reason=reason, running=False)
-                return
+        most = batch.max_failures
+        if most is not None and not batch.state.final and _has_failures(tx, batch_id, most + 1):
+            reason = f"More jobs have failed than max_failures, which is {most}"
+            cancel(tx, batch_id, now=now, reason=reason, running=False)
+            return
     close_where_done(tx, batch_id, now=now)
+
+
+def _has_failures(tx: Connection, batch_id: str, count: int) -> bool:
+    failed = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.batch_id == batch_id, jobs.c.state == State.FAILED)
+        .where(jobs.c.kind == Kind.RENDER)
+        .limit(count)
+        .subquery()
+    )
+    found: int = tx.execute(sa.select(sa.func.count()).select_from(failed)).scalar_one()
+    return found == count
 
 
 def close_where_done(tx: Connection, batch_id: str, *, now: float) -> bool:
     """End a batch all of whose jobs have ended. Whether it has been by this call."""
-    is_open = sa.exists().where(jobs.c.batch_id == batch_id, jobs.c.state.in_(_OPEN))
-    failed = sa.exists().where(jobs.c.batch_id == batch_id, jobs.c.state == State.FAILED)
+    mine = jobs.c.batch_id == batch_id
+    is_open = sa.exists().where(mine, jobs.c.state.in_(_OPEN))
+    failed = sa.exists().where(
+        mine, jobs.c.state == State.FAILED, jobs.c.kind.in_((Kind.RENDER, Kind.FILL))
+    )
+    cancelled = sa.exists().where(mine, jobs.c.state == State.CANCELLED)
     state = sa.case(
         (batches.c.state == BatchState.CANCELLED, BatchState.CANCELLED.value),
-        (failed, BatchState.FAILED.value),
+        (failed | batches.c.error.is_not(None), BatchState.FAILED.value),
+        (cancelled, BatchState.CANCELLED.value),
         else_=BatchState.SUCCEEDED.value,
     )
     closed = tx.execute(
@@ -147,7 +197,7 @@ def close_where_done(tx: Connection, batch_id: str, *, now: float) -> bool:
             batches.c.finished_at.is_(None),
             ~is_open,
         )
-        .values(state=state, finished_at=now)
+        .values(state=state, finished_at=now, report_due=batches.c.report.is_not(None))
     ).rowcount
     if closed:
         batch = find(tx, batch_id)
@@ -162,12 +212,16 @@ def close_all_done(tx: Connection, *, now: float) -> int:
     return sum(close_where_done(tx, found, now=now) for found in tx.execute(query).scalars().all())
 
 
-def reopen(tx: Connection, batch_id: str) -> None:
-    """A job of an ended batch is tried again."""
+def reopen(tx: Connection, batch_id: str, *, filling: bool = False) -> None:
+    """A job of an ended batch is tried again: the one that fills it where `filling` says so."""
+    values: dict[str, Any] = {"state": BatchState.RUNNING}
+    if filling:
+        values = {"state": BatchState.FILLING, "filled_at": None}
     tx.execute(
         batches.update()
-        .where(batches.c.id == batch_id, batches.c.finished_at.is_not(None))
-        .values(state=BatchState.RUNNING, finished_at=None, error=None)
+        .where(batches.c.id == batch_id)
+        .where(sa.true() if filling else batches.c.state.not_in(_NOT_ENDED))
+        .values(finished_at=None, error=None, report_due=False, **values)
     )
 
 
@@ -180,6 +234,12 @@ def cancel(
         return batch
     states = _OPEN if running else (State.QUEUED,)
     stopped = (jobs.c.batch_id == batch_id) & jobs.c.state.in_(states)
+    if not running:
+        # Filling ends too: what it would add is not to begin.
+        filling = (jobs.c.batch_id == batch_id) & (jobs.c.kind == Kind.FILL)
+        stopped |= filling & jobs.c.state.in_(_OPEN)
+    told = sa.select(jobs.c.id).where(stopped & jobs.c.webhook.is_not(None))
+    to_tell = tx.execute(told).scalars().all()
     values = {"state": State.CANCELLED, "finished_at": now, "worker": None, "lease_until": None}
     tx.execute(jobs.update().where(stopped).values(**values))
     gone = sa.select(jobs.c.id).where(
@@ -190,6 +250,9 @@ def cancel(
         .where(attempts.c.job_id.in_(gone) & attempts.c.ended_at.is_(None))
         .values(ended_at=now, outcome=State.CANCELLED.value)
     )
+    for job_id in to_tell:
+        row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().one()
+        deliveries.announce_job(tx, Job.from_row(row), now=now)
     error = None if reason is None else json.dumps({"detail": reason})
     tx.execute(
         batches.update()
@@ -219,9 +282,3 @@ def draft_of_fill(batch: Batch) -> Draft:
         batch_id=batch.id,
         label=batch.label,
     )
-
-
-def _batch(row: Any) -> Batch:
-    values = dict(row)
-    values["state"] = BatchState(values["state"])
-    return Batch(**values)

@@ -14,6 +14,9 @@ from typing import Final
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH: Final = 26
+_PAIRS: Final = tuple(one + other for one in _DIGITS for other in _DIGITS)
+"""Two digits at a time."""
+_SHIFTS: Final = tuple(range(5 * (_LENGTH - 2), -1, -10))
 _RANDOM_BITS: Final = 80
 _SHAPE: Final = re.compile(f"[{_DIGITS}]{{{_LENGTH}}}")
 
@@ -38,8 +41,7 @@ _NUMBERS: Final = _Sequence()
 def new_id() -> str:
     """A new id, greater than all that this process has made."""
     number = _NUMBERS.next()
-    digits = [_DIGITS[number >> 5 * place & 31] for place in range(_LENGTH)]
-    return "".join(reversed(digits))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def is_id(text: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -90,6 +91,8 @@ _DUE: Final = (
     .limit(sa.bindparam("most"))
 )
 
+_FIELDS: Final = tuple(Job.__dataclass_fields__)
+_VALUES: Final = attrgetter(*_FIELDS)
 _CHUNK: Final = 500
 """Ids in one statement: SQLite takes a bounded number of values."""
 
@@ -142,7 +145,7 @@ def find(tx: Connection, job_id: str) -> Job:
     row = tx.execute(_FIND, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
-    return _job(row)
+    return Job.from_row(row)
 
 
 def find_several(tx: Connection, ids: Sequence[str]) -> list[Job]:
@@ -150,7 +153,7 @@ def find_several(tx: Connection, ids: Sequence[str]) -> list[Job]:
     found: dict[str, Job] = {}
     for chunk in _chunks(ids):
         rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk))).mappings()
-        found.update((row["id"], _job(row)) for row in rows)
+        found.update((row["id"], Job.from_row(row)) for row in rows)
     return [found[job_id] for job_id in ids if job_id in found]
 
 
@@ -173,7 +176,7 @@ def find_page(
         query = query.where(jobs.c.batch_id == batch_id)
     if before is not None:
         query = query.where(jobs.c.id < before)
-    return [_job(row) for row in tx.execute(query).mappings()]
+    return [Job.from_row(row) for row in tx.execute(query).mappings()]
 
 
 def begin(
@@ -194,14 +197,14 @@ def begin(
     row = tx.execute(_BEGIN_SOUND, given).mappings().first()
     if row is None and not sound_only:
         orphan = tx.execute(_FIND_ORPHAN, given).mappings().first()
-        if orphan is not None and not _bury(tx, _job(orphan), now=now):
+        if orphan is not None and not _bury(tx, Job.from_row(orphan), now=now):
             return None
         row = tx.execute(_BEGIN, given).mappings().first()
     if row is None:
         # A job that is tried again, or was accepted at that moment, may not be marked yet.
         tx.execute(_HOLD, given)
         return None
-    job = _job(row)
+    job = Job.from_row(row)
     tx.execute(
         _NOTE_ATTEMPT,
         {"job_id": job_id, "number": job.attempt, "worker": worker, "started_at": now},
@@ -268,7 +271,7 @@ def hand_back(
     returned = []
     for chunk in _chunks(ids):
         rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk)).with_for_update())
-        for job in map(_job, rows.mappings().all()):
+        for job in map(Job.from_row, rows.mappings().all()):
             mine = job.state is State.RUNNING and job.worker == worker
             if not mine and job.state is not State.QUEUED:
                 continue
@@ -297,9 +300,44 @@ def queue_again(tx: Connection, job_id: str, *, now: float) -> Job | None:
     job = _find_locked(tx, job_id)
     if job.state not in (State.FAILED, State.CANCELLED):
         return None
+    _queue_anew(tx, [job_id], now=now)
+    if job.batch_id is not None and job.kind is not Kind.REPORT:
+        batches.reopen(tx, job.batch_id, filling=job.kind is Kind.FILL)
+    return find(tx, job_id)
+
+
+def queue_batch_again(
+    tx: Connection,
+    batch_id: str,
+    *,
+    states: Sequence[State],
+    after: str,
+    limit: int,
+    now: float,
+) -> list[Job]:
+    """Queue jobs of a batch anew that have ended in one of these states: the next after an id."""
+    query = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.batch_id == batch_id, jobs.c.id > after, jobs.c.state.in_(states))
+        .where(jobs.c.kind != Kind.REPORT)
+        .order_by(jobs.c.id)
+        .limit(limit)
+        .with_for_update()
+    )
+    ids = tx.execute(query).scalars().all()
+    if not ids:
+        return []
+    _queue_anew(tx, ids, now=now)
+    rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.id)).mappings()
+    found = [Job.from_row(row) for row in rows]
+    batches.reopen(tx, batch_id, filling=any(job.kind is Kind.FILL for job in found))
+    return found
+
+
+def _queue_anew(tx: Connection, ids: Sequence[str], *, now: float) -> None:
     tx.execute(
         jobs.update()
-        .where(jobs.c.id == job_id)
+        .where(jobs.c.id.in_(ids))
         .values(
             state=State.QUEUED,
             run_after=now,
@@ -311,9 +349,6 @@ def queue_again(tx: Connection, job_id: str, *, now: float) -> Job | None:
             error=None,
         )
     )
-    if job.batch_id is not None:
-        batches.reopen(tx, job.batch_id)
-    return find(tx, job_id)
 
 
 def claim(tx: Connection, *, limit: int, until: float, now: float) -> list[str]:
@@ -335,10 +370,15 @@ def reap(tx: Connection, *, now: float, among: Sequence[str] | None = None) -> i
     if among is not None:
         query = query.where(jobs.c.id.in_(among))
     rows = tx.execute(query.with_for_update(skip_locked=True)).mappings().all()
-    orphans = [_job(row) for row in rows]
+    orphans = [Job.from_row(row) for row in rows]
     for job in orphans:
         _bury(tx, job, now=now)
     return len(orphans)
+
+
+def forgive(tx: Connection, job_id: str) -> None:
+    """Forget the failures of a job that comes along: it has all its attempts again."""
+    tx.execute(jobs.update().where(jobs.c.id == job_id).values(failures=0, deaths=0))
 
 
 def note_digest(tx: Connection, job: Job, digest: str) -> bool:
@@ -367,7 +407,7 @@ def _find_locked(tx: Connection, job_id: str) -> Job:
     row = tx.execute(_FIND_LOCKED, {"job_id": job_id}).mappings().first()
     if row is None:
         raise RecordMissing(f"There is no job {job_id[:64]!r}")
-    return _job(row)
+    return Job.from_row(row)
 
 
 def is_any_quarantined(tx: Connection) -> bool:
@@ -421,12 +461,12 @@ def _end(
     row = tx.execute(_END, given).mappings().first()
     if row is None:
         return False
-    ended = _job(row)
+    ended = Job.from_row(row)
     _end_attempt(tx, job, state.value, error=ended.error, now=now)
     if ended.webhook is not None and ended.kind is Kind.RENDER:
         deliveries.announce_job(tx, ended, now=now)
     if ended.batch_id is not None:
-        batches.note_end(tx, ended.batch_id, failed=state is State.FAILED, now=now)
+        batches.note_end(tx, ended, now=now)
     return True
 
 
@@ -443,14 +483,7 @@ def _held(job: Job) -> sa.ColumnElement[bool]:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in Job.__dataclass_fields__}
-
-
-def _job(row: Any) -> Job:
-    values = dict(row)
-    values["state"] = State(values["state"])
-    values["kind"] = Kind(values["kind"])
-    return Job(**values)
+    return dict(zip(_FIELDS, _VALUES(job), strict=True))
 
 
 def _chunks(ids: Sequence[str]) -> list[Sequence[str]]:

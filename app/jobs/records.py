@@ -14,6 +14,7 @@ from app.errors import Problem
 from app.sources import stored, web
 from app.sources.base import Ref
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 PRIORITIES: Final = (0, 1, 2)
 """Low, normal, high: the higher goes first."""
 
@@ -147,6 +148,14 @@ class Job:
     results: str | None
     error: str | None
 
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Job:
+        """The job of a row of the ledger."""
+        values = dict(row)
+        values["state"] = State(values["state"])
+        values["kind"] = Kind(values["kind"])
+        return cls(**values)
+
     @property
     def refs(self) -> tuple[Ref, ...]:
         """The original, and those that are merged with it after it."""
@@ -204,7 +213,15 @@ class Batch:
     order: str | None
     cursor: str | None
     report: str | None
+    report_due: bool
     error: str | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Batch:
+        """The batch of a row of the ledger."""
+        values = dict(row)
+        values["state"] = BatchState(values["state"])
+        return cls(**values)
 
     def as_json(self) -> dict[str, Any]:
         """What a client is told, but for the counts."""
@@ -231,7 +248,7 @@ class Batch:
 
 def packed_source(refs: Sequence[Ref]) -> str:
     """The originals of a job as the ledger keeps them."""
-    return json.dumps([[ref.kind, ref.name] for ref in refs], ensure_ascii=False)
+    return _ENCODER.encode([[ref.kind, ref.name] for ref in refs])
 
 
 def shown_source(refs: Sequence[Ref]) -> Any:

@@ -82,7 +82,15 @@ sa.Index(
 sa.Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 sa.Index("ix_jobs_label", jobs.c.label, jobs.c.id)
 sa.Index("ix_jobs_batch", jobs.c.batch_id, jobs.c.id)
-sa.Index("ix_jobs_batch_state", jobs.c.batch_id, jobs.c.state)
+sa.Index("ix_jobs_batch_state", jobs.c.batch_id, jobs.c.state, jobs.c.kind, jobs.c.id)
+sa.Index(
+    "ix_jobs_batch_finished",
+    jobs.c.batch_id,
+    jobs.c.finished_at,
+    jobs.c.id,
+    sqlite_where=sa.text("finished_at IS NOT NULL"),
+    postgresql_where=sa.text("finished_at IS NOT NULL"),
+)
 sa.Index("ix_jobs_finished", jobs.c.finished_at, jobs.c.id)
 
 attempts: Final = sa.Table(
@@ -118,11 +126,18 @@ batches: Final = sa.Table(
     sa.Column("order", sa.Text),
     sa.Column("cursor", sa.Text),
     sa.Column("report", sa.Text),
+    sa.Column("report_due", sa.Boolean, nullable=False, server_default=_FALSE),
     sa.Column("error", sa.Text),
     sa.Index("ix_batches_open", "finished_at", "id"),
+    sa.Index(
+        "ix_batches_report",
+        "id",
+        sqlite_where=sa.text("report_due"),
+        postgresql_where=sa.text("report_due"),
+    ),
 )
 """Jobs that belong together. `order` is what is still to be filled in from a selection or manifest,
-and `cursor` how far that has come."""
+and `cursor` how far that has come; where jobs come with a request, it is until when they do."""
 
 idempotency: Final = sa.Table(
     "idempotency",
@@ -186,9 +201,13 @@ schedules: Final = sa.Table(
     sa.Column("last_at", sa.Double),
     sa.Column("last_id", sa.String(26)),
     sa.Column("runs", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("skipped", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("error", sa.Text),
     sa.Index("ix_schedules_next", "next_at"),
 )
-"""What runs at times. `spec` is what the client has sent; `last_id` the job or batch it made."""
+"""What runs at times. `spec` is what the client has sent; `last_id` the job or batch it made last,
+`skipped` counts ticks that made none, and `error` says what was wrong with the last where it is not
+that the time had passed. `next_at` is missing while it is paused, and once it has ended."""
 
 rules: Final = sa.Table(
     "rules",

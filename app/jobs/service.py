@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from app.errors import RecordConflict
-from app.jobs import batches, idempotency, ledger, retention
-from app.jobs.arrivals import Arrivals, open_arrivals
+from app.jobs import idempotency, ledger
+from app.jobs.arrivals import Arrivals
 from app.jobs.backlog import BacklogMeter
+from app.jobs.batching import Batches
 from app.jobs.database import Connection, Database
 from app.jobs.dead_letters import DeadLetters
-from app.jobs.embedded import EmbeddedQueue
-from app.jobs.housekeeping import Chore, keeping_house
-from app.jobs.migrations import upgrade
+from app.jobs.following import Follower
 from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
-from app.jobs.runner import Runner
+from app.jobs.scheduler import Scheduler
 from app.jobs.spec import SpecReader
-from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
 from app.jobs.worker import Worker
-from app.jobs.writers import Writers
-from app.outbound import Outbound
-from app.presets import Presets
-from app.render import Renderer
-from app.settings import Settings
-from app.sources.guard import Guard, Resolver, resolve
-from app.stores.base import ObjectStore
-from app.telemetry import Metrics
 
-_IN_FLIGHT: Final = 8
-"""Jobs in hand for each render: while one renders, others fetch and write."""
 _PATIENCE: Final = (0.02, 0.5)
 """Seconds between looks at a job that is waited for: at first, and at last."""
 
@@ -49,16 +35,22 @@ class Jobs:
         reader: SpecReader,
         worker: Worker | None,
         *,
+        batches: Batches,
+        follower: Follower,
         backlog: BacklogMeter,
         arrivals: Arrivals,
+        scheduler: Scheduler,
     ) -> None:
         self.database = database
         self.queue = queue
         self.reader = reader
+        self.batches = batches
+        self.follower = follower
         self.arrivals = arrivals
         self.backlog = backlog
         self.pauses = Pauses(database, queue)
         self.dead_letters = DeadLetters(database, queue)
+        self.scheduler = scheduler
         self._worker = worker
 
     async def submit(
@@ -154,127 +146,12 @@ class Jobs:
         return job
 
     async def cancel_batch(self, batch_id: str) -> Batch:
-        """Cancel a batch and all of its jobs that have not ended. Raises RecordMissing."""
+        """Cancel a batch, and all of its jobs that have not ended.
 
-        def stop(tx: Connection) -> Batch:
-            batch = batches.cancel(tx, batch_id, now=time.time())
-            self.queue.cancel(tx, batches.find_cancelled(tx, batch_id))
-            return batch
-
-        return await self.database.write(stop)
-
-
-@asynccontextmanager
-async def open_jobs(
-    settings: Settings,
-    *,
-    presets: Presets,
-    originals: ObjectStore,
-    renderer: Renderer,
-    metrics: Metrics,
-    open_bucket: Callable[[str], ObjectStore],
-    run: bool,
-    stop: asyncio.Event,
-    resolver: Resolver = resolve,
-) -> AsyncIterator[Jobs]:
-    """Open the ledger, and where `run` says so run a worker until the block ends."""
-    database = Database(settings.database)
-    writers = webhooks = None
-    try:
-        await asyncio.to_thread(upgrade, database)
-        queue = _make_queue(database, lease=settings.job_lease)
-        await queue.open()
-        writers = Writers(
-            originals=originals,
-            renderer=renderer,
-            database=database,
-            open_bucket=open_bucket,
-            outbound=Outbound(
-                Guard(
-                    allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
-                    private_networks=settings.allow_private_networks,
-                    resolver=resolver,
-                    param="target",
-                ),
-                connections=settings.downloads,
-            ),
-        )
-        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
-        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
-        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
-        backlog = BacklogMeter(database, metrics=metrics, concurrency=concurrency)
-        worker = None
-        if run:
-            worker = Worker(
-                database=database,
-                queue=queue,
-                runner=Runner(renderer, writers, settings),
-                chores={},
-                metrics=metrics,
-                concurrency=concurrency,
-                lease=settings.job_lease,
-            )
-        reader = SpecReader(settings, presets)
-        working = None
-        if worker is not None:
-            working = asyncio.create_task(worker.run(stop, drain=settings.drain_timeout))
-        try:
-            async with open_arrivals(
-                settings,
-                database=database,
-                queue=queue,
-                reader=reader,
-                renderer=renderer,
-                originals=originals,
-                resolver=resolver,
-                run=run,
-                stop=stop,
-            ) as arrivals:
-                jobs = Jobs(database, queue, reader, worker, backlog=backlog, arrivals=arrivals)
-                async with keeping_house(_chores(jobs, settings, sender=sender)):
-                    yield jobs
-        finally:
-            stop.set()
-            if working is not None:
-                with suppress(asyncio.CancelledError):
-                    await working
-            await queue.close()
-    finally:
-        if writers is not None:
-            await writers.close()
-        if webhooks is not None:
-            await webhooks.close()
-        await asyncio.to_thread(database.close)
-
-
-def _make_queue(database: Database, *, lease: float) -> JobQueue:
-    """The queue that the database allows."""
-    if database.embedded:
-        return EmbeddedQueue(database, lease=lease)
-    from app.jobs.distributed import DistributedQueue  # noqa: PLC0415 - an extra brings it
-
-    return DistributedQueue(database, lease=lease)
-
-
-def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
-    database = jobs.database
-
-    async def close_batches() -> None:
-        await database.write(lambda tx: batches.close_all_done(tx, now=time.time()))
-
-    async def forget() -> None:
-        more = True
-        while more:
-            more = await database.write(
-                lambda tx: retention.sweep(tx, now=time.time(), keep=settings.job_retention)
-            )
-
-    return [
-        Chore(name="close batches", period=2.0, do=close_batches),
-        Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy),
-        Chore(name="send webhooks", period=1.0, do=sender.send_due),
-        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
-        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
-        Chore(name="forget", period=300.0, do=forget),
-        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
-    ]
+        Raises RecordMissing, and RecordConflict where it has ended otherwise.
+        """
+        batch, running = await self.batches.cancel(batch_id)
+        if self._worker is not None:
+            for job_id in running:
+                self._worker.let_go(job_id)
+        return batch

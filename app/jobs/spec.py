@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
@@ -34,6 +35,8 @@ _MOST_MERGED: Final = 25
 _LONGEST_METADATA: Final = 4096
 _LONGEST_DELAY: Final = 30 * 86_400.0
 _REMEMBERED: Final = 256
+_DEEPEST: Final = 64
+"""Levels of lists and objects in a body: what is deeper could not be shown again."""
 _GRID: Final = re.compile(r"(\d{1,3})x(\d{1,3})")
 
 Pairs = list[tuple[str, str]]
@@ -95,14 +98,30 @@ class JobBody(Options):
     outputs: Outputs = Field(description="The results that are wanted.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ways:
+    """All that tells which outputs one stands for, but for their target.
+
+    `ending` is the format that the target's ending names.
+    """
+
+    transform: str
+    is_object: bool
+    preset: str | None
+    widths: tuple[int, ...]
+    formats: tuple[str, ...]
+    merged: str
+    ending: str | None
+
+
 class SpecReader:
     """Reads what clients post, with the presets and defaults of one service."""
 
     def __init__(self, settings: Settings, presets: Presets) -> None:
         self._settings = settings
         self._presets = presets
+        self._ways = lru_cache(maxsize=_REMEMBERED)(self._find_ways)
         self._webhooks = WebhookCheck(settings)
-        self._expand_cached = lru_cache(maxsize=_REMEMBERED)(self._expand_text)
 
     def read_job(self, body: Any, *, now: float, **context: Any) -> Draft:
         """One job. `context` are more fields of the draft.
@@ -133,17 +152,16 @@ class SpecReader:
                 check_key(ref.name, param=param)
             elif number:
                 raise InvalidRequest(f"{param}: only ids are merged with others", param=param)
-        text = json.dumps([output.model_dump(exclude_unset=True) for output in outputs])
         return Draft(
             source=refs,
-            outputs=self._expand_cached(text, "|".join(names[1:])),
+            outputs=self._expand_all(outputs, "|".join(names[1:])),
             priority=options.priority,
             run_after=now + options.delay,
             expires_at=None if options.expires is None else now + options.expires,
             retries=options.retries,
             timeout=float(options.timeout),
             label=options.label,
-            metadata=_packed_metadata(options.metadata),
+            metadata=packed(options.metadata),
             webhook=self.check_webhook(options.webhook),
             **context,
         )
@@ -152,71 +170,107 @@ class SpecReader:
         """Return the webhook of a body. Raises InvalidRequest, SourceRefused."""
         return None if url is None else self._webhooks.check(url)
 
-    def _expand_text(self, outputs: str, merged: str) -> str:
-        bodies = [OutputBody(**output) for output in json.loads(outputs)]
+    def check_outputs(self, outputs: list[OutputBody]) -> None:
+        """Raise InvalidRequest or TargetRefused where no original could have these outputs."""
+        self._expand_all(outputs, "")
+
+    def _expand_all(self, outputs: list[OutputBody], merged: str) -> str:
+        """All outputs that these stand for, as JSON."""
         expanded: list[Output] = []
-        for number, body in enumerate(bodies):
+        for number, body in enumerate(outputs):
             expanded += self._expand(body, merged, where=f"outputs[{number}]")
             if len(expanded) > MOST_OUTPUTS:
                 raise InvalidRequest(
                     f"outputs: at most {MOST_OUTPUTS} results of one job", param="outputs"
                 )
-        return json.dumps([output.as_json() for output in dict.fromkeys(expanded)])
+        return _as_text(tuple(dict.fromkeys(expanded)))
 
-    def _expand(self, body: OutputBody, merged: str, *, where: str) -> Iterator[Output]:
+    def _expand(self, body: OutputBody, merged: str, *, where: str) -> Sequence[Output]:
         """The outputs that one stands for, each with its canonical transform."""
-        pairs = self._pairs(body, where=where)
-        if merged:
-            pairs.append(("merge", merged))
-        if body.target is not None:
-            param = f"{where}.target"
-            targets.check_template(body.target, param=param, allowed=self._settings.targets)
-        elif self._settings.results == "off":
+        if body.target is None and self._settings.results == "off":
             raise InvalidRequest(
                 f"{where}.target is needed where results are not kept", param=f"{where}.target"
             )
-        ways = [
-            [[("w", str(width))] for width in body.widths or ()] or [[]],
-            [[("fm", name)] for name in body.formats or ()] or [[]],
-            list(_parts(pairs)) or [[]],
+        # A million jobs have few transforms, though each may have a target of its own.
+        known = self._ways(
+            _Ways(
+                transform=body.transform
+                if isinstance(body.transform, str)
+                else json.dumps(body.transform),
+                is_object=not isinstance(body.transform, str),
+                preset=body.preset,
+                widths=tuple(body.widths or ()),
+                formats=tuple(body.formats or ()),
+                merged=merged,
+                ending=None if body.target is None else targets.format_of(body.target),
+            ),
+            where,
+        )
+        if isinstance(known, InvalidRequest):
+            raise InvalidRequest(known.detail, param=known.param)
+        if body.target is None:
+            return known
+        param = f"{where}.target"
+        targets.check_template(body.target, param=param, allowed=self._settings.targets)
+        if len(known) > 1 and targets.kind_of(body.target) is targets.TargetKind.URL:
+            raise InvalidRequest(f"{param}: a URL takes one result, not {len(known)}", param=param)
+        return [
+            Output(transform=way.transform, fm=way.fm, target=body.target, tile=way.tile)
+            for way in known
         ]
-        chosen = list(itertools.product(*ways))
-        if len(chosen) > MOST_OUTPUTS:
-            raise InvalidRequest(f"{where}: at most {MOST_OUTPUTS} results of one job", param=where)
-        single = body.target is not None and targets.kind_of(body.target) is targets.TargetKind.URL
-        if single and len(chosen) > 1:
-            raise InvalidRequest(
-                f"{where}.target: a URL takes one result, not {len(chosen)}",
-                param=f"{where}.target",
-            )
-        for way in chosen:
-            extra = list(itertools.chain.from_iterable(way))
-            yield self._output(_with(pairs, extra, where), body.target, where=where)
 
-    def _pairs(self, body: OutputBody, *, where: str) -> Pairs:
+    def _find_ways(self, ways: _Ways, where: str) -> Sequence[Output] | InvalidRequest:
+        """The outputs without their target, or what is wrong: that is remembered as well."""
+        try:
+            pairs = self._pairs(ways, where=where)
+            if ways.merged:
+                pairs.append(("merge", ways.merged))
+            choices = [
+                [[("w", str(width))] for width in ways.widths] or [[]],
+                [[("fm", name)] for name in ways.formats] or [[]],
+                list(_parts(pairs)) or [[]],
+            ]
+            chosen = list(itertools.product(*choices))
+            if len(chosen) > MOST_OUTPUTS:
+                raise InvalidRequest(
+                    f"{where}: at most {MOST_OUTPUTS} results of one job", param=where
+                )
+            return [
+                self._output(
+                    _with(pairs, list(itertools.chain.from_iterable(way)), where),
+                    ways.ending,
+                    where=where,
+                )
+                for way in chosen
+            ]
+        except InvalidRequest as error:
+            return error.with_traceback(None)
+
+    def _pairs(self, ways: _Ways, *, where: str) -> Pairs:
         """The parameters of an output, its preset resolved."""
         where = f"{where}.transform"
         try:
-            if isinstance(body.transform, str):
-                pairs = parse_qsl(body.transform, keep_blank_values=True)
-            else:
-                given = {n: v for n, v in body.transform.items() if n not in ("tile", PARAMETER)}
+            if ways.is_object:
+                values = json.loads(ways.transform)
+                given = {n: v for n, v in values.items() if n not in ("tile", PARAMETER)}
                 Transform.from_mapping(given)  # strict: names and kinds of values
-                pairs = [(n, _text(v)) for n, v in body.transform.items() if v is not None]
-            if body.preset is not None:
-                pairs.append((PARAMETER, body.preset))
+                pairs = [(n, as_text(v)) for n, v in values.items() if v is not None]
+            else:
+                pairs = parse_qsl(ways.transform, keep_blank_values=True)
+            if ways.preset is not None:
+                pairs.append((PARAMETER, ways.preset))
             return self._presets.resolve(pairs)
         except InvalidOption as error:
             raise _named(error, where) from None
 
-    def _output(self, pairs: Pairs, target: str | None, *, where: str) -> Output:
+    def _output(self, pairs: Pairs, ending: str | None, *, where: str) -> Output:
         try:
             transform = Transform.from_query(
                 pairs, defaults=self._settings.defaults, unknown="refuse"
             )
         except InvalidOption as error:
             raise _named(error, f"{where}.transform") from None
-        fm = transform.fm or (targets.format_of(target) if target else None)
+        fm = transform.fm or ending
         if fm is None:
             fm = "same" if "none" in transform.auto else "auto"
         elif fm not in self._settings.formats:
@@ -227,7 +281,6 @@ class SpecReader:
         return Output(
             transform=transform.canonical,
             fm=fm,
-            target=target,
             tile=None if tile is None else (tile.column, tile.row),
         )
 
@@ -236,6 +289,7 @@ def validate(model: type[Any], body: Any) -> Any:
     """A body as a model. Raises InvalidRequest that names the first field that is wrong."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object")
+    _check_depth(body)
     try:
         return model.model_validate(body)
     except ValidationError as error:
@@ -251,6 +305,25 @@ def validate(model: type[Any], body: Any) -> Any:
                 shown = json.dumps(first["input"], default=str)[:100]
                 detail = f"{param}: {message[:1].lower()}{message[1:]}, got {shown}"
         raise InvalidRequest(detail, param=param) from None
+
+
+def _check_depth(body: Any) -> None:
+    level = [body]
+    for _ in range(_DEEPEST):
+        values = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        level = [value for value in values if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise InvalidRequest(f"The body is nested more than {_DEEPEST} levels deep")
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _as_text(outputs: tuple[Output, ...]) -> str:
+    return json.dumps([output.as_json() for output in outputs])
 
 
 def settled(output: Output, settings: Settings) -> Transform:
@@ -290,7 +363,8 @@ def _named(error: InvalidOption, where: str) -> InvalidRequest:
     return InvalidRequest(f"{where}: {error.detail}", param=f"{where}.{error.param}")
 
 
-def _packed_metadata(metadata: Mapping[str, Any] | None) -> str | None:
+def packed(metadata: Mapping[str, Any] | None) -> str | None:
+    """Metadata as the ledger keeps it. Raises InvalidRequest where there is too much."""
     if metadata is None:
         return None
     text = json.dumps(metadata, ensure_ascii=False)
@@ -312,11 +386,12 @@ def _path(location: tuple[int | str, ...]) -> str:
     return shown
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A parameter's value of JSON as a query string has it."""
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, list):
-        return ",".join(_text(part) for part in value)
+        return ",".join(as_text(part) for part in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

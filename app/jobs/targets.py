@@ -124,6 +124,8 @@ def check_place(place: str, *, param: str = "target", allowed: Sequence[str]) ->
 
 def fill(template: str, fields: Fields, *, param: str = "target") -> str:
     """The place that a template names. Raises InvalidRequest where it is not one."""
+    if "{" not in template and "}" not in template:
+        return template
     texts = fields.as_mapping()
     filled = []
     try:

@@ -13,8 +13,9 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -188,6 +189,8 @@ class Worker:
         if job.expires_at is not None and time.time() > job.expires_at:
             raise JobExpired("The job did not begin before it expired")
         if chore := self._chores.get(job.kind):
+            # It may take hours, and decodes nothing that could end this process.
+            self._turns.leave()
             return await chore(job)
         try:
             async with asyncio.timeout(job.timeout):
@@ -218,14 +221,20 @@ class Worker:
             problem = Problem(
                 status=500, code="internal", title="Internal error", detail="The job failed"
             )
-        now = time.time()
-        again_at = None
-        if _may_pass(problem) and job.failures < job.retries:
-            again_at = now + max(problem.retry_after or 0, backoff(job.failures))
         shown = shown_problem(problem)
+        again_at: float | None = None
 
         def write(tx: Any) -> None:
-            if ledger.fail(tx, job, shown, again_at=again_at, now=now) and again_at is not None:
+            nonlocal again_at
+            # The time of the end is that of its transaction: ends are told in their order. And a
+            # job that has come along meanwhile has fewer failures than it began with.
+            now = time.time()
+            failures = ledger.find(tx, job.id).failures
+            again_at = None
+            if _may_pass(problem) and failures < job.retries:
+                again_at = now + max(problem.retry_after or 0, backoff(failures))
+            failed = replace(job, failures=failures)
+            if ledger.fail(tx, failed, shown, again_at=again_at, now=now) and again_at is not None:
                 self._queue.submit(tx, [ledger.find(tx, job.id)])
 
         await self._insist(write)
@@ -291,24 +300,40 @@ class _Turns:
         self._taken = asyncio.Lock()
         self._nobody = asyncio.Event()
         self._nobody.set()
+        self._leaving: dict[asyncio.Task[Any] | None, Callable[[], None]] = {}
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         async with self._taken:
             self._sharing += 1
             self._nobody.clear()
-        try:
+        with self._until_left(self._end_share):
             yield
-        finally:
-            self._sharing -= 1
-            if not self._sharing:
-                self._nobody.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        async with self._taken:
+        await self._taken.acquire()
+        with self._until_left(self._taken.release):
             await self._nobody.wait()
             yield
+
+    def leave(self) -> None:
+        """Give up this task's turn before its end."""
+        if leave := self._leaving.pop(asyncio.current_task(), None):
+            leave()
+
+    @contextmanager
+    def _until_left(self, leave: Callable[[], None]) -> Iterator[None]:
+        self._leaving[asyncio.current_task()] = leave
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def _end_share(self) -> None:
+        self._sharing -= 1
+        if not self._sharing:
+            self._nobody.set()
 
 
 def backoff(failures: int) -> float:

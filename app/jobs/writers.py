@@ -31,8 +31,9 @@ from app.outbound import Outbound
 from app.render import Renderer
 from app.sources import stored
 from app.sources.base import Ref
-from app.stores.base import ObjectStore
+from app.stores.base import ObjectStore, Stat
 
+_LOOKED_UP: Final = 500
 _AT_ONCE: Final = 4
 """Results of one job that are written at once."""
 _UNDER_WAY: Final = "?"
@@ -88,6 +89,12 @@ class Writers:
             if versions:
                 await self._database.write(lambda tx: _note(tx, versions, mark))
 
+    def bucket(self, name: str) -> ObjectStore:
+        """The store of a bucket. It stays open until this is closed."""
+        if name not in self._buckets:
+            self._buckets[name] = self._open_bucket(name)
+        return self._buckets[name]
+
     async def close(self) -> None:
         """Let go of connections."""
         await self._outbound.close()
@@ -110,10 +117,8 @@ class Writers:
 
     async def _write_bucket(self, result: Finished) -> None:
         bucket, key = targets.split_bucket(result.place)
-        if bucket not in self._buckets:
-            self._buckets[bucket] = self._open_bucket(bucket)
         try:
-            await self._buckets[bucket].write(key, result.data, content_type=result.media_type)
+            await self.bucket(bucket).write(key, result.data, content_type=result.media_type)
         except ServiceError as error:
             raise TargetFailed(f"{result.place}: {error.detail}", param="target") from error
 
@@ -164,6 +169,19 @@ def author_of(tx: Connection, key: str, version: str, *, now: float) -> Author:
     if any(row.version.startswith(_UNDER_WAY) and row.at > doubted for row in rows):
         return Author.UNKNOWN
     return Author.OTHERS
+
+
+def own_among(tx: Connection, stats: Sequence[Stat], *, since: float, now: float) -> set[str]:
+    """The keys of objects that are, or may be, results of jobs, written at `since` or later."""
+    found: set[str] = set()
+    for start in range(0, len(stats), _LOOKED_UP):
+        part = {stat.key: stat.version for stat in stats[start : start + _LOOKED_UP]}
+        query = sa.select(written).where(written.c.key.in_(part), written.c.at >= since)
+        for row in tx.execute(query):
+            doubted = row.version.startswith(_UNDER_WAY) and row.at > now - _DOUBTED_FOR
+            if doubted or row.version == part[row.key]:
+                found.add(row.key)
+    return found
 
 
 def _begin(tx: Connection, keys: Sequence[str], mark: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ CHUNK: Final = 256 * 1024
 
 MAX_KEY: Final = 1024
 MAX_SEGMENT: Final = 255
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +103,11 @@ def check_key(key: str, *, param: str = "id") -> str:
         problem = "has an empty segment, or begins or ends with /"
     elif "." in segments or ".." in segments:
         problem = "has a segment . or .."
-    elif any(ord(char) < 32 or ord(char) == 127 for char in key):
+    elif _CONTROLS.search(key):
         problem = "has a control character"
     elif "\\" in key:
         problem = "has a backslash"
-    elif any(len(segment.encode()) > MAX_SEGMENT for segment in segments):
+    elif size > MAX_SEGMENT and any(len(s.encode()) > MAX_SEGMENT for s in segments):
         problem = f"has a segment of more than {MAX_SEGMENT} bytes"
     if problem:
         raise InvalidRequest(f"{param} {problem}", param=param)

@@ -43,10 +43,19 @@ def upgrade() -> None:
         sa.Column("order", sa.Text(), nullable=True),
         sa.Column("cursor", sa.Text(), nullable=True),
         sa.Column("report", sa.Text(), nullable=True),
+        sa.Column("report_due", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batches")),
     )
     op.create_index("ix_batches_open", "batches", ["finished_at", "id"], unique=False)
+    op.create_index(
+        "ix_batches_report",
+        "batches",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("report_due"),
+        postgresql_where=sa.text("report_due"),
+    )
     op.create_table(
         "deliveries",
         sa.Column("id", sa.String(length=26), nullable=False),
@@ -111,7 +120,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     op.create_index("ix_jobs_batch", "jobs", ["batch_id", "id"], unique=False)
-    op.create_index("ix_jobs_batch_state", "jobs", ["batch_id", "state"], unique=False)
+    op.create_index(
+        "ix_jobs_batch_finished",
+        "jobs",
+        ["batch_id", "finished_at", "id"],
+        unique=False,
+        sqlite_where=sa.text("finished_at IS NOT NULL"),
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_jobs_batch_state", "jobs", ["batch_id", "state", "kind", "id"], unique=False
+    )
     op.create_index(
         "ix_jobs_due",
         "jobs",
@@ -173,6 +192,8 @@ def upgrade() -> None:
         sa.Column("last_at", sa.Double(), nullable=True),
         sa.Column("last_id", sa.String(length=26), nullable=True),
         sa.Column("runs", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("skipped", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedules")),
     )
     op.create_index("ix_schedules_next", "schedules", ["next_at"], unique=False)
@@ -229,6 +250,12 @@ def downgrade() -> None:
         postgresql_where=sa.text("state = 'queued' AND NOT paused"),
     )
     op.drop_index("ix_jobs_batch_state", table_name="jobs")
+    op.drop_index(
+        "ix_jobs_batch_finished",
+        table_name="jobs",
+        sqlite_where=sa.text("finished_at IS NOT NULL"),
+        postgresql_where=sa.text("finished_at IS NOT NULL"),
+    )
     op.drop_index("ix_jobs_batch", table_name="jobs")
     op.drop_table("jobs")
     op.drop_index("ix_idempotency_until", table_name="idempotency")
@@ -239,6 +266,12 @@ def downgrade() -> None:
     op.drop_index("ix_deliveries_due", table_name="deliveries")
     op.drop_index("ix_deliveries_batch", table_name="deliveries")
     op.drop_table("deliveries")
+    op.drop_index(
+        "ix_batches_report",
+        table_name="batches",
+        sqlite_where=sa.text("report_due"),
+        postgresql_where=sa.text("report_due"),
+    )
     op.drop_index("ix_batches_open", table_name="batches")
     op.drop_table("batches")
     op.drop_table("attempts")

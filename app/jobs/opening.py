@@ -1,0 +1,201 @@
+"""The parts of the jobs of one process, built from the settings and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import structlog
+
+from app.jobs import batches, retention
+from app.jobs.arrivals import open_arrivals
+from app.jobs.backlog import BacklogMeter
+from app.jobs.batch_intake import cancel_abandoned
+from app.jobs.batch_parts import make_batches
+from app.jobs.database import Connection, Database
+from app.jobs.embedded import EmbeddedQueue
+from app.jobs.following import Follower
+from app.jobs.housekeeping import Chore, keeping_house
+from app.jobs.migrations import upgrade
+from app.jobs.queues import JobQueue
+from app.jobs.reports import submit_due
+from app.jobs.runner import Runner
+from app.jobs.scheduler import Scheduler
+from app.jobs.service import Jobs
+from app.jobs.spec import SpecReader
+from app.jobs.webhooks import AT_ONCE, Sender, webhook_guard
+from app.jobs.worker import Worker
+from app.jobs.writers import Writers
+from app.outbound import Outbound
+from app.presets import Presets
+from app.render import Renderer
+from app.results import StoredTier
+from app.settings import Settings
+from app.sources.guard import Guard, Resolver, resolve
+from app.stores.base import ObjectStore
+from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+_IN_FLIGHT: Final = 8
+"""Jobs in hand for each render: while one renders, others fetch and write."""
+_RESTART: Final = 2.0
+"""Seconds before a worker that has failed begins anew."""
+
+
+@asynccontextmanager
+async def open_jobs(
+    settings: Settings,
+    *,
+    presets: Presets,
+    originals: ObjectStore,
+    renderer: Renderer,
+    stored_tier: StoredTier,
+    metrics: Metrics,
+    open_bucket: Callable[[str], ObjectStore],
+    run: bool,
+    stop: asyncio.Event,
+    resolver: Resolver = resolve,
+) -> AsyncIterator[Jobs]:
+    """Open the ledger, and where `run` says so run a worker until the block ends."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database)
+        stack.push_async_callback(asyncio.to_thread, database.close)
+        await asyncio.to_thread(upgrade, database)
+        queue = _make_queue(database, lease=settings.job_lease)
+        stack.push_async_callback(queue.close)
+        await queue.open()
+        put = Outbound(
+            Guard(
+                allowed=("*:*",),  # PIXELMILL_TARGETS says more of hosts than the guard knows
+                private_networks=settings.allow_private_networks,
+                resolver=resolver,
+                param="target",
+            ),
+            connections=settings.downloads,
+        )
+        writers = Writers(
+            originals=originals,
+            renderer=renderer,
+            database=database,
+            open_bucket=open_bucket,
+            outbound=put,
+        )
+        stack.push_async_callback(writers.close)
+        reader = SpecReader(settings, presets)
+        parts = make_batches(
+            settings,
+            database=database,
+            queue=queue,
+            reader=reader,
+            writers=writers,
+            originals=originals,
+            renderer=renderer,
+            stored_tier=stored_tier,
+        )
+        webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
+        stack.push_async_callback(webhooks.close)
+        sender = Sender(database, webhooks, keys=settings.webhook_keys, metrics=metrics)
+        concurrency = settings.job_concurrency or _IN_FLIGHT * settings.processors
+        worker = None
+        if run:
+            worker = Worker(
+                database=database,
+                queue=queue,
+                runner=Runner(renderer, writers, settings),
+                chores=parts.chores,
+                metrics=metrics,
+                concurrency=concurrency,
+                lease=settings.job_lease,
+            )
+            await stack.enter_async_context(_working(worker, stop, drain=settings.drain_timeout))
+        arrivals = await stack.enter_async_context(
+            open_arrivals(
+                settings,
+                database=database,
+                queue=queue,
+                reader=reader,
+                renderer=renderer,
+                originals=originals,
+                resolver=resolver,
+                run=run,
+                stop=stop,
+            )
+        )
+        jobs = Jobs(
+            database,
+            queue,
+            reader,
+            worker,
+            batches=parts.batches,
+            follower=Follower(database, stop),
+            scheduler=Scheduler(database, queue, parts.starters),
+            backlog=BacklogMeter(database, metrics=metrics, concurrency=concurrency),
+            arrivals=arrivals,
+        )
+        await stack.enter_async_context(keeping_house(_chores(jobs, settings, sender=sender)))
+        yield jobs
+
+
+def _make_queue(database: Database, *, lease: float) -> JobQueue:
+    """The queue that the database allows."""
+    if database.embedded:
+        return EmbeddedQueue(database, lease=lease)
+    from app.jobs.distributed import DistributedQueue  # noqa: PLC0415 - an extra brings it
+
+    return DistributedQueue(database, lease=lease)
+
+
+@asynccontextmanager
+async def _working(worker: Worker, stop: asyncio.Event, *, drain: float) -> AsyncIterator[None]:
+    """Run a worker until the block ends, and see it out. One that fails begins anew."""
+
+    async def work() -> None:
+        while not stop.is_set():
+            try:
+                await worker.run(stop, drain=drain)
+            except Exception:
+                log.exception("worker_failed")
+                await asyncio.sleep(_RESTART)
+
+    working = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait({working})
+
+
+def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
+    database = jobs.database
+
+    def close(tx: Connection) -> int:
+        now = time.time()
+        cancel_abandoned(tx, now=now)
+        batches.close_all_done(tx, now=now)
+        return submit_due(tx, jobs.queue, now=now)
+
+    async def close_batches() -> None:
+        if await database.write(close):
+            jobs.queue.wake()
+
+    async def forget() -> None:
+        more = True
+        while more:
+            more = await database.write(
+                lambda tx: retention.sweep(tx, now=time.time(), keep=settings.job_retention)
+            )
+
+    return [
+        Chore(name="schedules", period=1.0, do=jobs.scheduler.tick),
+        Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy),
+        Chore(name="send webhooks", period=1.0, do=sender.send_due),
+        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
+        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
+        Chore(name="forget", period=300.0, do=forget),
+        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
+    ]
