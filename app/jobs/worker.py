@@ -84,6 +84,7 @@ class Worker:
         self._name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(3)}"
         self._in_hand: dict[str, asyncio.Task[Any]] = {}
         self._begun: set[str] = set()
+        self._closing = False
         self._turns = _Turns()
         self._any_quarantined = False
         self._look_at = 0.0
@@ -104,6 +105,7 @@ class Worker:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             await asyncio.wait({running}, timeout=drain)
+            self._closing = True
             for task in list(self._in_hand.values()):
                 task.cancel()
             await running
@@ -120,8 +122,11 @@ class Worker:
     async def _perform(self, job_id: str) -> float | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a queue makes a task of each
-        if job_id in self._in_hand:
-            return self._lease
+        while earlier := self._in_hand.get(job_id):
+            # It was queued again, and is brought before its last attempt has let go of it.
+            await asyncio.wait({earlier})
+        if self._closing:
+            return 0.0
         self._in_hand[job_id] = task
         try:
             return await self._take_turn(job_id)
