@@ -285,7 +285,9 @@ class Worker:
                 lost = self._database.write_now(
                     partial(ledger.renew, ids=ids, worker=self._name, until=until)
                 )
-            except LedgerUnavailable:
+            except Exception:
+                # Leases that are not renewed pass to others: this goes on, whatever it is.
+                log.exception("leases_not_renewed", jobs=len(ids))
                 continue
             # Those that wait for their turn have not been anybody's here.
             for job_id in lost & self._begun:
