@@ -73,8 +73,8 @@ def work(
         settings = _settings(job_concurrency=concurrency)
         if settings.database == "off":
             raise ValueError("there are no jobs: PIXELMILL_DATABASE is off")
-        from app.server import work as run
         from app.telemetry import configure_logs
+        from app.working import work as run
 
         configure_logs(settings)
         print(f"pixelmill {__version__} works", file=sys.stderr)

@@ -6,10 +6,13 @@ least holds.
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+_M_ARENA_MAX: Final = -8  # malloc.h
 _ROOT: Final = Path("/sys/fs/cgroup")
 _OWN: Final = Path("/proc/self/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -36,6 +39,15 @@ def memory(root: Path = _ROOT, own: Path = _OWN, meminfo: Path = _MEMINFO) -> in
     except (OSError, IndexError, ValueError):
         total = 4 << 30
     return min([total, *limits])
+
+
+def bound_arenas() -> None:
+    """Have glibc's malloc use two arenas: with one for each thread, freed pixels pile up in them.
+
+    Another allocator, or another libc, has no such knob and needs none.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _cgroups(root: Path, own: Path) -> list[Path]:

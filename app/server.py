@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 import structlog
 import uvicorn
 
+from app import machine
 from app.main import create_app
-from app.service import open_service
 from app.settings import Settings
-
-_M_ARENA_MAX: Final = -8  # malloc.h
 
 log = structlog.get_logger(__name__)
 
@@ -56,18 +52,9 @@ class DrainingServer(uvicorn.Server):
         loop.call_soon_threadsafe(drain)
 
 
-def _bound_arenas() -> None:
-    """Have glibc's malloc use two arenas: with one for each thread, freed pixels pile up in them.
-
-    Another allocator, or another libc, has no such knob and needs none.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
 def serve(settings: Settings) -> None:
     """Run one process of the service until it is told to stop."""
-    _bound_arenas()
+    machine.bound_arenas()
     app = create_app(settings)
     config = uvicorn.Config(
         app.hit_path,
@@ -83,25 +70,3 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
     )
     DrainingServer(config, delay=settings.drain_delay, on_drain=app.drain).run()
-
-
-def work(settings: Settings) -> None:
-    """Run one process that runs jobs until SIGTERM or SIGINT; a second one ends it at once."""
-    _bound_arenas()
-    asyncio.run(_work(settings))
-
-
-async def _work(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def drain(sig: signal.Signals) -> None:
-        log.info("draining", seconds=settings.drain_timeout)
-        stop.set()
-        loop.remove_signal_handler(sig)
-
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, drain, sig)
-    async with open_service(settings, role="work"):
-        log.info("working")
-        await stop.wait()

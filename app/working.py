@@ -1,0 +1,36 @@
+"""A process that runs jobs and nothing else, with a drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import structlog
+
+from app import machine
+from app.service import open_service
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def work(settings: Settings) -> None:
+    """Run one process that runs jobs until SIGTERM or SIGINT; a second one ends it at once."""
+    machine.bound_arenas()
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def drain(sig: signal.Signals) -> None:
+        log.info("draining", seconds=settings.drain_timeout)
+        stop.set()
+        loop.remove_signal_handler(sig)
+
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, drain, sig)
+    async with open_service(settings, role="work"):
+        log.info("working")
+        await stop.wait()
