@@ -32,7 +32,7 @@ def landscape(width: int = 3000, height: int = 2000) -> Image:
         ) * height_of / 3 + level
         shade = _blend((down - ridge) * 2, colour, [c * 0.55 for c in colour])
         picture = (down > ridge).ifthenelse(shade, picture)
-    return _finish(picture + Image.gaussnoise(width, height, sigma=6, mean=0))
+    return _finish(picture + Image.gaussnoise(width, height, sigma=6, mean=0, seed=1))
 
 
 def portrait(width: int = 1200, height: int = 1800) -> Image:
@@ -55,7 +55,8 @@ def portrait(width: int = 1200, height: int = 1800) -> Image:
         picture = disc(x, y, radius).ifthenelse(list(colour), picture)
     arrow = ((across - 0.5).abs() < (down - 0.04) * 0.9) & (down > 0.04) & (down < 0.12)
     return _finish(
-        arrow.ifthenelse([40, 40, 60], picture) + Image.gaussnoise(width, height, sigma=4, mean=0)
+        arrow.ifthenelse([40, 40, 60], picture)
+        + Image.gaussnoise(width, height, sigma=4, mean=0, seed=2)
     )
 
 
