@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, TypeVar
 
 from app.admission import Admission, Lane
@@ -48,6 +48,7 @@ from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
 
 T = TypeVar("T")
+_Flight = tuple[float | str | None, ...]
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
@@ -118,7 +119,7 @@ class Renderer:
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._metrics = metrics
-        self._rendering: Flights[tuple[str, ...], tuple[list[Rendered], Timings]] = Flights()
+        self._rendering: Flights[_Flight, tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
         self._to_keep: dict[str, tuple[Ref, ...]] = {}
         """Renders under way whose results may be kept: a purge takes an original's out."""
@@ -216,7 +217,8 @@ class Renderer:
         for missing in by_page.values():
             began = time.perf_counter()
             made, shared = await self._rendering.join(
-                tuple(missing), partial(self._render, list(missing.values()), lane, seconds)
+                _flight(missing, lane, seconds),
+                partial(self._render, list(missing.values()), lane, seconds),
             )
             timings = Timings()
             timings.take(shared)
@@ -231,7 +233,10 @@ class Renderer:
         timings = Timings()
         if rendered := self._memory_tier.get(keyed.key):
             return self._counted(Answer(rendered=rendered, tier="memory", timings=timings))
-        if keyed.identity.ref.kind == UPLOAD or (keyed.key,) in self._rendering:
+        if (
+            keyed.identity.ref.kind == UPLOAD
+            or _flight([keyed.key], Lane.INTERACTIVE, 0) in self._rendering
+        ):
             return None
         with timings.measure("stored"):
             rendered = await self._stored_tier.get(keyed.key, keyed.identity, keyed.fm)
@@ -416,9 +421,23 @@ class Renderer:
         return marks
 
 
+@lru_cache(maxsize=256)
+def _canonical(transform: Transform) -> str:
+    """Equal requests for many originals are printed once."""
+    return transform.canonical
+
+
+def _flight(keys: Iterable[str], lane: Lane, seconds: float) -> _Flight:
+    """What tells renders under way apart.
+
+    Who waits for an answer does not wait in the lane of jobs, nor fails because a job does.
+    """
+    return (seconds if lane is Lane.JOBS else None, *keys)
+
+
 def key_of(transform: Transform, *identities: Identity) -> str:
     """The key of a result: what it is made of, and by which engine. 128 bits, hexadecimal."""
-    parts = [transform.canonical, pipeline.EPOCH]
+    parts = [_canonical(transform), pipeline.EPOCH]
     for identity in identities:
         parts += [identity.ref.kind, identity.ref.name, identity.version]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -11,6 +11,7 @@ import base64
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -369,8 +370,7 @@ class Settings(BaseSettings):
     @property
     def defaults(self) -> Defaults:
         """What requests get that do not say."""
-        colour = ColourKind().read(self.default_background)
-        return Defaults(fit=self.default_fit, background=None if colour == WHITE else colour)
+        return _defaults(self.default_fit, self.default_background)
 
     @property
     def limits(self) -> Limits:
@@ -410,6 +410,12 @@ def _webhook_key(secret: SecretStr) -> bytes:
     if prefix or not mark:
         raise ValueError("no whsec_")
     return base64.b64decode(encoded, validate=True)
+
+
+@lru_cache
+def _defaults(fit: str, background: str) -> Defaults:
+    colour = ColourKind().read(background)
+    return Defaults(fit=fit, background=None if colour == WHITE else colour)
 
 
 def parse_place(text: str) -> Place:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -195,7 +195,12 @@ class Database:
 
 def upsert(tx: Connection, table: sa.Table, **values: Any) -> None:
     """Insert a row, or replace what the one with its key has."""
-    tx.execute(_upsert(tx.dialect.name, table, tuple(values)), values)
+    upsert_all(tx, table, [values])
+
+
+def upsert_all(tx: Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """The same for rows that all have the same columns."""
+    tx.execute(_upsert(tx.dialect.name, table, tuple(rows[0])), rows)
 
 
 def insert_once(tx: Connection, table: sa.Table, **values: Any) -> bool:

@@ -7,6 +7,7 @@ equal versions and transforms have equal keys and bytes.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ from app.render import Answer, Keyed, Renderer
 from app.settings import Settings
 from app.sources import web
 from app.sources.base import Ref
+from transforms.formats import Format
 from transforms.inspect import look, peek
-from transforms.transform import Transform
 
 FROM_RULE: Final = "rule:"
 """How the origins of jobs begin that a rule has made, because an original is new."""
@@ -75,53 +76,48 @@ class Runner:
             for output in outputs
         ]
         answers = await self._renderer.answer_all(keyeds, lane=Lane.JOBS, seconds=job.timeout)
-        sizes = [_size_of(answer.rendered.data) for answer in answers]
-        places = _places(ref, outputs, answers, sizes, allowed=self._settings.targets)
+        made = await asyncio.to_thread(
+            lambda: [_Made.of(*one) for one in zip(outputs, keyeds, answers, strict=True)]
+        )
+        places = _places(ref, made, allowed=self._settings.targets)
         await self._writer.write(
             [
-                Finished(
-                    data=answer.rendered.data,
-                    media_type=answer.rendered.format.media_type,
-                    place=place,
-                )
-                for answer, place in zip(answers, places, strict=True)
+                Finished(data=one.data, media_type=one.format.media_type, place=place)
+                for one, place in zip(made, places, strict=True)
                 if place is not None
             ]
         )
-        milliseconds = round((perf_counter() - began) * 1000, 1)
+        shared = {
+            "source": shown_source(job.refs),
+            "milliseconds": round((perf_counter() - began) * 1000, 1),
+        }
         return [
-            {
-                "source": shown_source(job.refs),
-                **self._shown(keyed, answer, size, place),
-                "milliseconds": milliseconds,
-            }
-            for keyed, answer, size, place in zip(keyeds, answers, sizes, places, strict=True)
+            {**self._shown(one, place), **shared} for one, place in zip(made, places, strict=True)
         ]
 
-    def _shown(
-        self, keyed: Keyed, answer: Answer, size: tuple[int, int], place: str | None
-    ) -> dict[str, Any]:
+    def _shown(self, made: _Made, place: str | None) -> dict[str, Any]:
         """What a client is told of a result."""
-        data = answer.rendered.data
         shown = {
-            "url": self._url(keyed.identity.ref, keyed.transform, place),
+            "url": self._url(made, place),
             "target": None if place is None else shown_target(place),
-            "key": answer.rendered.key,
-            "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
-            "width": size[0],
-            "height": size[1],
-            "bytes": len(data),
-            "format": answer.rendered.format.name,
-            "tier": answer.tier,
+            "key": made.answer.rendered.key,
+            "digest": f"sha256:{made.digest}",
+            "width": made.width,
+            "height": made.height,
+            "bytes": len(made.data),
+            "format": made.format.name,
+            "tier": made.answer.tier,
         }
         return {name: value for name, value in shown.items() if value is not None}
 
-    def _url(self, ref: Ref, transform: Transform, place: str | None) -> str | None:
+    def _url(self, made: _Made, place: str | None) -> str | None:
         """Where the result is to be had, as far as this service serves it."""
         base = self._settings.public_url.rstrip("/")
         if place is not None:
             kind = targets.kind_of(place)
             return f"{base}/images/{quote(place)}" if kind is TargetKind.ORIGINAL else None
+        ref = made.keyed.identity.ref
+        transform = made.keyed.transform
         pairs = [pair for pair in transform.items() if pair not in (("fm", "auto"), ("fm", "same"))]
         path = f"/thumb/{quote(ref.name)}"
         if ref.kind == web.KIND:
@@ -131,36 +127,57 @@ class Runner:
         return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
-def _size_of(data: bytes) -> tuple[int, int]:
-    _, size = peek(data)
-    size = size or look(data).size  # AVIF and TIFF do not tell it at their beginning
-    return size.width, size.height
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A result that was asked for, and what its bytes tell: size in pixels, SHA-256."""
+
+    output: Output
+    keyed: Keyed
+    answer: Answer
+    width: int
+    height: int
+    digest: str
+
+    @classmethod
+    def of(cls, output: Output, keyed: Keyed, answer: Answer) -> _Made:
+        data = answer.rendered.data
+        _, size = peek(data)
+        size = size or look(data).size  # AVIF and TIFF do not tell it at their beginning
+        return cls(
+            output=output,
+            keyed=keyed,
+            answer=answer,
+            width=size.width,
+            height=size.height,
+            digest=hashlib.sha256(data).hexdigest(),
+        )
+
+    @property
+    def data(self) -> bytes:
+        return self.answer.rendered.data
+
+    @property
+    def format(self) -> Format:
+        return self.answer.rendered.format
 
 
-def _places(
-    ref: Ref,
-    outputs: Sequence[Output],
-    answers: Sequence[Answer],
-    sizes: Sequence[tuple[int, int]],
-    *,
-    allowed: Sequence[str],
-) -> list[str | None]:
+def _places(ref: Ref, made: Sequence[_Made], *, allowed: Sequence[str]) -> list[str | None]:
     """Where each result goes.
 
     Raises TargetRefused, and InvalidRequest where it is no place or two would go to one.
     """
     places: list[str | None] = []
-    for number, (output, answer, size) in enumerate(zip(outputs, answers, sizes, strict=True)):
-        place = output.target
+    for number, one in enumerate(made):
+        place = one.output.target
         param = f"outputs[{number}].target"
         if place is not None and targets.kind_of(place) is not TargetKind.URL:
             fields = Fields(
                 ref=ref,
-                width=size[0],
-                height=size[1],
-                extension=answer.rendered.format.extension,
-                digest=hashlib.sha256(answer.rendered.data).hexdigest(),
-                tile=output.tile,
+                width=one.width,
+                height=one.height,
+                extension=one.format.extension,
+                digest=one.digest,
+                tile=one.output.tile,
             )
             place = targets.fill(place, fields)
         if place is not None:

@@ -21,7 +21,7 @@ from app.errors import (
     TargetRejected,
 )
 from app.jobs import targets
-from app.jobs.database import Connection, Database, upsert
+from app.jobs.database import Connection, Database, upsert_all
 from app.jobs.ids import new_id
 from app.jobs.records import shown_target
 from app.jobs.runner import Finished
@@ -33,6 +33,9 @@ from app.sources import stored
 from app.sources.base import Ref
 from app.stores.base import ObjectStore, Stat
 
+_FORGET_MARK: Final = written.delete().where(
+    written.c.key == sa.bindparam("of"), written.c.version == sa.bindparam("mark")
+)
 _LOOKED_UP: Final = 500
 _AT_ONCE: Final = 4
 """Results of one job that are written at once."""
@@ -185,11 +188,13 @@ def own_among(tx: Connection, stats: Sequence[Stat], *, since: float, now: float
 
 
 def _begin(tx: Connection, keys: Sequence[str], mark: str) -> None:
-    for key in dict.fromkeys(keys):
-        upsert(tx, written, key=key, version=mark, at=time.time())
+    now = time.time()
+    rows = [{"key": key, "version": mark, "at": now} for key in dict.fromkeys(keys)]
+    upsert_all(tx, written, rows)
 
 
 def _note(tx: Connection, versions: Mapping[str, str], mark: str) -> None:
-    for key, version in versions.items():
-        upsert(tx, written, key=key, version=version, at=time.time())
-        tx.execute(written.delete().where(written.c.key == key, written.c.version == mark))
+    now = time.time()
+    rows = [{"key": key, "version": version, "at": now} for key, version in versions.items()]
+    upsert_all(tx, written, rows)
+    tx.execute(_FORGET_MARK, [{"of": key, "mark": mark} for key in versions])
