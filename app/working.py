@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 import structlog
 
@@ -17,7 +18,17 @@ log = structlog.get_logger(__name__)
 def work(settings: Settings) -> None:
     """Run one process that runs jobs until SIGTERM or SIGINT; a second one ends it at once."""
     machine.bound_arenas()
-    asyncio.run(_work(settings))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_work(settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: jobs pass through threads often."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra brings it
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _work(settings: Settings) -> None:

@@ -33,6 +33,7 @@ _GROUP: Final = "jpeg12"
 _OVERHEAD: Final = 1.05
 _SCALING: Final = 1.9
 _SIX_TOGETHER: Final = 0.45
+_ORIGINALS: Final = 24
 _PATIENCE: Final = 300.0
 
 Sizes = Sequence[int]
@@ -50,9 +51,11 @@ async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick:
     made = corpus.make()
     names = made.groups[_GROUP]
     originals = folder / "originals"  # results go there too
-    for name in names:
-        (originals / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(made.folder / name, originals / name)
+    originals.mkdir()
+    for number in range(_ORIGINALS):
+        # Originals that differ: of one, equal results would be rendered once.
+        shutil.copy(made.folder / names[number % len(names)], originals / f"{number}.jpg")
+    names = [f"{number}.jpg" for number in range(_ORIGINALS)]
     settings = Settings(
         _env_file=None,
         originals=f"file:{originals}",
@@ -162,13 +165,11 @@ class _Bench:
         self.last, self.last_sizes = [], []
         for number in range(count):
             self._number += 1
-            # Each width a little other: what is equal would be rendered once.
-            widths = [width + self._number % 97 for width in sizes]
-            name = self._names[number % len(self._names)]
+            name = self._names[self._number % len(self._names)]
             self.last.append(name)
-            self.last_sizes.append(widths)
-            for group in [[width] for width in widths] if apart else [widths]:
-                target = f"bench-out/{self._number}-{{w}}.{{ext}}"
+            self.last_sizes.append(sizes)
+            for group in [[width] for width in sizes] if apart else [list(sizes)]:
+                target = f"bench-out/{number}-{{w}}.{{ext}}"
                 output = {"transform": "fm=jpeg", "widths": group, "target": target}
                 body = {"source": name, "outputs": [output]}
                 drafts.append(self._jobs.reader.read_job(body, now=time.time()))
