@@ -34,6 +34,9 @@ _OVERHEAD: Final = 1.05
 _SCALING: Final = 1.9
 _SIX_TOGETHER: Final = 0.45
 _ORIGINALS: Final = 24
+_MANY: Final = 10
+"""Groups of jobs in one measurement by the clock: a worker that is idle looks twice a second."""
+_LOOK: Final = 0.1
 _PATIENCE: Final = 300.0
 
 Sizes = Sequence[int]
@@ -104,8 +107,8 @@ async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick:
             )
             await bench.run(workers, _WIDTHS, count)
             for found in (double, single):
-                for _ in range(rounds):
-                    taken = await bench.run(workers, _WIDTHS, 3 * count)
+                for _ in range(max(1, rounds // 3)):
+                    taken = await bench.run(workers, _WIDTHS, _MANY * count)
                     found.append(taken.per_second)
                 if found is double:
                     workers.pop().stop()
@@ -221,7 +224,7 @@ class _Bench:
         while await self._jobs.database.read(_open_jobs):
             if time.monotonic() > deadline:
                 raise TimeoutError("jobs were not done in time")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_LOOK)
         failed = await self._jobs.find_page(limit=1, state=State.FAILED)
         if failed:
             raise RuntimeError(f"a job has failed: {failed[0].error}")
