@@ -54,10 +54,12 @@ def serve(
     """Run the service."""
     with failing_plainly():
         settings = _settings(host=host, port=port, run_jobs=worker)
+        from app.jobs.opening import check_database
         from app.server import serve as run
         from app.telemetry import configure_logs
 
         configure_logs(settings)
+        check_database(settings)
         print(f"pixelmill {__version__} on http://{settings.host}:{settings.port}", file=sys.stderr)
         run(settings)
 
@@ -73,10 +75,12 @@ def work(
         settings = _settings(job_concurrency=concurrency)
         if settings.database == "off":
             raise ValueError("there are no jobs: PIXELMILL_DATABASE is off")
+        from app.jobs.opening import check_database
         from app.telemetry import configure_logs
         from app.working import work as run
 
         configure_logs(settings)
+        check_database(settings)
         print(f"pixelmill {__version__} works", file=sys.stderr)
         run(settings)
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from app.client import Client, ServerError
+from app.client import Client, ServerError, Unreachable
 from app.plain import failing_plainly
 
 Server = Annotated[
@@ -25,6 +25,8 @@ Token = Annotated[
 Label = Annotated[str | None, typer.Option(help="A name to find the jobs by.")]
 _HERE: Final = "http://127.0.0.1:8000"
 _FINAL: Final = ("succeeded", "failed", "cancelled")
+_RESTART: Final = 60.0
+"""Seconds for which a service that is watched may be away."""
 _LOOK: Final = 0.5
 """Seconds between looks at what is watched."""
 
@@ -276,10 +278,22 @@ def _path_of(url: str) -> str:
 def _follow_job(client: Client, job_id: str) -> Any:
     """Look at a job until it has ended."""
     while True:
-        job = client.get(f"/jobs/{quote(job_id)}")
+        job = _look(client, f"/jobs/{quote(job_id)}")
         if job["state"] in _FINAL:
             return job
         time.sleep(_LOOK)
+
+
+def _look(client: Client, path: str) -> Any:
+    """What is at a path, though the service may be restarting."""
+    until = time.monotonic() + _RESTART
+    while True:
+        try:
+            return client.get(path)
+        except Unreachable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_LOOK)
 
 
 def _follow_batch(client: Client, batch_id: str) -> Any:
@@ -290,7 +304,7 @@ def _follow_batch(client: Client, batch_id: str) -> Any:
     with Progress(*columns, TextColumn("{task.fields[pace]}"), transient=False) as progress:
         shown = progress.add_task("queued", total=None, pace="")
         while True:
-            found = client.get(f"/batches/{quote(batch_id)}")
+            found = _look(client, f"/batches/{quote(batch_id)}")
             counts = found["counts"]
             progress.update(
                 shown,

@@ -17,6 +17,10 @@ class ServerError(ValueError):
     """The service refused, or cannot be reached. The message is one line for people."""
 
 
+class Unreachable(ServerError):
+    """The service does not answer: it may be restarting."""
+
+
 class Client:
     """Talks to one service. `token` is a bearer token, where it wants one."""
 
@@ -82,7 +86,7 @@ class Client:
             yield answer
         except (OSError, HTTPException) as error:
             where = f"{self._parts.scheme}://{self._parts.netloc}"
-            raise ServerError(f"{where} does not answer: {error or type(error).__name__}") from None
+            raise Unreachable(f"{where} does not answer: {error or type(error).__name__}") from None
         finally:
             connection.close()
 

@@ -275,6 +275,8 @@ class Settings(BaseSettings):
         if value != "off" and not re.match(r"sqlite:///.|postgres(ql)?://.", value):
             # What it was is not told: it may hold a password.
             raise ValueError("must be sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or off")
+        if ":memory:" in value:
+            raise ValueError("must be a file: what is in memory is lost with the process")
         if value.startswith("postgres") and not all(map(find_spec, ("pgqueuer", "psycopg"))):
             raise ValueError("jobs on PostgreSQL need more packages: install pixelmill[postgres]")
         return value

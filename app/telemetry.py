@@ -5,12 +5,13 @@ Labels are bounded: route templates, lanes, formats and outcomes, never ids or h
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 from prometheus_client import (
@@ -237,6 +238,22 @@ _TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
 _CONSOLE: Final = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
+class _Unfailing(io.TextIOBase):
+    """A stream whose reader may go away: what it was to read is lost, and nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logs(settings: Settings) -> None:
     """Write structured logs to standard error: JSON, or lines for people on a terminal."""
     as_json = settings.log_format == "json" or (
@@ -253,7 +270,7 @@ def configure_logs(settings: Settings) -> None:
             *([_TRACEBACKS, structlog.processors.JSONRenderer()] if as_json else [_CONSOLE]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(

@@ -306,8 +306,8 @@ def _options_of(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 def _value(name: str, text: str) -> Any:
     if name == "metadata":
         return read_document(text.encode("utf-8", "replace"), what="metadata")
-    if name == "dry_run" and text in ("0", "1"):
-        return text == "1"
+    if name == "dry_run" and text in ("0", "1", "false", "true"):
+        return text in ("1", "true")
     if name in _NUMBERS and _NUMBER.fullmatch(text):
         return float(text) if "." in text else int(text)
     return text

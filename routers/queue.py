@@ -84,7 +84,7 @@ async def resume_queue(request: Request) -> dict[str, Any]:
 async def _of(request: Request) -> tuple[Jobs, str]:
     service_of(request).access.check(caller_of(request), Scope.ADMIN)
     jobs = jobs_of(request)
-    body: PauseBody = validate(PauseBody, read_json(await body_of(request, cap=_LARGEST)))
+    body: PauseBody = validate(PauseBody, read_json(await body_of(request, cap=_LARGEST) or b"{}"))
     return jobs, body.paused_label
 
 

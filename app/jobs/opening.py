@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
+from app.errors import LedgerUnavailable
 from app.jobs import batches, retention
 from app.jobs.arrivals import open_arrivals
 from app.jobs.backlog import BacklogMeter
@@ -44,6 +46,23 @@ _IN_FLIGHT: Final = 8
 """Jobs in hand for each render: while one renders, others fetch and write."""
 _RESTART: Final = 2.0
 """Seconds before a worker that has failed begins anew."""
+
+
+def check_database(settings: Settings) -> None:
+    """Bring the database of jobs up to date. Raises ValueError that says why it cannot be."""
+    if settings.database == "off":
+        return
+    database = None
+    try:
+        database = Database(settings.database)
+        upgrade(database)
+    except (LedgerUnavailable, DBAPIError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, LedgerUnavailable) else error
+        reason = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
+        raise ValueError(f"PIXELMILL_DATABASE cannot be used: {reason}") from None
+    finally:
+        if database is not None:
+            database.close()
 
 
 @asynccontextmanager

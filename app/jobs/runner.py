@@ -24,7 +24,7 @@ from app.jobs.spec import settled
 from app.jobs.targets import Fields, TargetKind
 from app.render import Answer, Keyed, Renderer
 from app.settings import Settings
-from app.sources import web
+from app.sources import stored, web
 from app.sources.base import Ref
 from transforms.formats import Format
 from transforms.inspect import look, peek
@@ -79,7 +79,7 @@ class Runner:
         made = await asyncio.to_thread(
             lambda: [_Made.of(*one) for one in zip(outputs, keyeds, answers, strict=True)]
         )
-        places = _places(ref, made, allowed=self._settings.targets)
+        places = _places(job.refs, made, allowed=self._settings.targets)
         await self._writer.write(
             [
                 Finished(data=one.data, media_type=one.format.media_type, place=place)
@@ -161,18 +161,22 @@ class _Made:
         return self.answer.rendered.format
 
 
-def _places(ref: Ref, made: Sequence[_Made], *, allowed: Sequence[str]) -> list[str | None]:
+def _places(
+    refs: Sequence[Ref], made: Sequence[_Made], *, allowed: Sequence[str]
+) -> list[str | None]:
     """Where each result goes.
 
-    Raises TargetRefused, and InvalidRequest where it is no place or two would go to one.
+    Raises TargetRefused, and InvalidRequest where it is no place, two would go to one, or one over
+    an original that it is made of.
     """
+    own = {ref.name for ref in refs if ref.kind == stored.KIND}
     places: list[str | None] = []
     for number, one in enumerate(made):
         place = one.output.target
         param = f"outputs[{number}].target"
         if place is not None and targets.kind_of(place) is not TargetKind.URL:
             fields = Fields(
-                ref=ref,
+                ref=refs[0],
                 width=one.width,
                 height=one.height,
                 extension=one.format.extension,
@@ -183,6 +187,10 @@ def _places(ref: Ref, made: Sequence[_Made], *, allowed: Sequence[str]) -> list[
         if place is not None:
             # What is allowed may have changed, and fields come to more than a sample shows.
             targets.check_place(place, param=param, allowed=allowed)
+        if place in own:
+            raise InvalidRequest(
+                f"{param}: the result would be written over its original, {place}", param=param
+            )
         if place is not None and place in places:
             shown = shown_target(place)
             raise InvalidRequest(f"{param}: two results would be written to {shown}", param=param)
