@@ -51,7 +51,9 @@ class Application:
 
     def drain(self) -> None:
         """Turn readiness, and have clients close their connections."""
-        self.api.state.service.drain()
+        service = getattr(self.api.state, "service", None)
+        if service is not None:  # it may be starting
+            service.drain()
         self.envelope.closing = True
         self.hit_path.close()  # its answers do not say that the connection closes
 

@@ -21,7 +21,8 @@ log = structlog.get_logger(__name__)
 class DrainingServer(uvicorn.Server):
     """On the first SIGTERM turns readiness, and begins uvicorn's own shutdown `delay` s later.
 
-    uvicorn closes its listener at once, while load balancers still send requests here.
+    uvicorn closes its listener at once, while load balancers still send requests here. They send
+    none to one that is still starting: that stops as soon as it has started.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class DrainingServer(uvicorn.Server):
             return
         self._draining = True
 
+        delay = self._delay if self.started else 0.0
+
         def drain() -> None:
-            log.info("draining", seconds=self._delay)
+            log.info("draining", seconds=delay)
             self._on_drain()
-            loop.call_later(self._delay, lambda: super(DrainingServer, self).handle_exit(sig, None))
+            loop.call_later(delay, lambda: super(DrainingServer, self).handle_exit(sig, None))
 
         loop.call_soon_threadsafe(drain)
 

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import machine
@@ -33,6 +41,8 @@ PREFIX: Final = "PIXELMILL_"
 _OF_CLIENTS: Final = ("PIXELMILL_SERVER", "PIXELMILL_TOKEN")
 """What tells the command line of the service that it speaks to: no settings of one that runs."""
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_PASSWORD: Final = re.compile(r"^(\w+://[^:/?@]*:).*@")
+_PASSWORD_PARAMETER: Final = re.compile(r"([?&]\w*password=)[^&]*")
 _UNITS: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -128,6 +138,7 @@ class Settings(BaseSettings):
     )
     database: str = Field(
         "sqlite:///./data/pixelmill.db",
+        repr=False,  # it may hold a password
         description="Where jobs are written down: `sqlite:///FILE` on one machine, "
         "`postgresql://USER:PASSWORD@HOST/DATABASE` for many, or `off`: no jobs.",
     )
@@ -369,6 +380,21 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}REQUIRE_SIGNATURE needs {PREFIX}KEYS")
         return self
 
+    @model_validator(mode="after")
+    def _check_results_are_apart(self) -> Self:
+        """Results among the originals would be taken for originals, and rendered in their turn."""
+        if is_beneath(parse_place(self.results), parse_place(self.originals)):
+            raise ValueError(
+                f"{PREFIX}RESULTS lies within {PREFIX}ORIGINALS: results would be taken for "
+                "originals. Give each a folder, or a prefix, of its own"
+            )
+        return self
+
+    @field_serializer("database", when_used="json")
+    def _mask_database(self, value: str) -> str:
+        masked = _PASSWORD.sub(r"\1**********@", value)
+        return _PASSWORD_PARAMETER.sub(r"\1**********", masked)
+
     @property
     def defaults(self) -> Defaults:
         """What requests get that do not say."""
@@ -431,6 +457,20 @@ def parse_place(text: str) -> Place:
         if bucket:
             return Place("s3", bucket, prefix.strip("/"))
     raise ValueError(f"must be file:FOLDER, s3://BUCKET/PREFIX or off, got {text!r}")
+
+
+def is_beneath(inner: Place, outer: Place) -> bool:
+    """Whether a store lies within another, or is the same."""
+    if inner.kind != outer.kind:
+        return False
+    match inner.kind:
+        case "file":
+            return Path(inner.location).resolve().is_relative_to(Path(outer.location).resolve())
+        case "s3":
+            prefix = f"{outer.prefix}/" if outer.prefix else ""
+            return inner.location == outer.location and f"{inner.prefix}/".startswith(prefix)
+        case "off":
+            return False
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -152,7 +153,8 @@ async def post_batch(request: Request) -> Response:
         batch, new = await batches.accept_lines(plan, chunks, key=key)
     else:
         body = await body_of(request, cap=_LARGEST)
-        plan = batches.read(read_json(body), options)
+        # One of the largest takes seconds to read, in which others are answered.
+        plan = await asyncio.to_thread(lambda: batches.read(read_json(body), options))
         if plan.dry_run:
             return JSONResponse(await batches.try_out(plan))
         given = json.dumps(options, sort_keys=True).encode()

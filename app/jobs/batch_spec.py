@@ -225,7 +225,12 @@ class BatchReader:
 
     def _checked_report(self, report: ReportBody) -> dict[str, Any]:
         param = "report.target"
-        targets.check_template(report.target, param=param, allowed=self._settings.targets)
+        targets.check_template(
+            report.target,
+            param=param,
+            allowed=self._settings.targets,
+            originals=self._settings.originals,
+        )
         if targets.kind_of(report.target) is TargetKind.URL:
             raise InvalidRequest(f"{param} must be a key or s3://bucket/key", param=param)
         if "{" in report.target or "}" in report.target:

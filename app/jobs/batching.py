@@ -29,6 +29,7 @@ from app.jobs.origins import Origins
 from app.jobs.progress import Progress, find_progress, find_results
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, BatchState, Draft, Job, State
+from app.jobs.schema import batches as batch_rows
 from app.jobs.schema import jobs
 
 T = TypeVar("T")
@@ -253,7 +254,9 @@ class Batches:
         if key is None:
             return None
         known = await self._database.write(
-            lambda tx: idempotency.reserve(tx, key, fingerprint=fingerprint, now=time.time())
+            lambda tx: idempotency.reserve(
+                tx, key, fingerprint=fingerprint, now=time.time(), record=batch_rows
+            )
         )
         return None if known is None else await self.find(known["id"])
 

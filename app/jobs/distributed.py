@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -59,8 +59,6 @@ _STRAYS: Final = 1000
 _TIDY: Final = 30.0
 _SWEEP: Final = 10
 """Times to tidy up between two sweeps of PgQueuer's log."""
-
-Bring = Callable[[models.Job], Awaitable[None]]
 
 
 class DistributedQueue:
@@ -117,22 +115,12 @@ class DistributedQueue:
         """Nothing: a trigger of PgQueuer's table notifies its workers."""
 
     async def run(self, perform: Perform, *, concurrency: int, stop: asyncio.Event) -> None:
-        gate = asyncio.Semaphore(concurrency)
-
-        async def bring(row: models.Job) -> None:
-            async with gate:
-                if stop.is_set():
-                    raise RetryRequested(reason="The worker stops")
-                assert row.payload is not None  # noqa: S101 - `submit` gives it
-                later = await _perform_apart(perform, row.payload.decode(), lease=self._lease)
-            if later is not None:
-                raise RetryRequested(timedelta(seconds=later), reason="The job is in other hands")
-
+        hands = _Hands(perform, concurrency=concurrency, stop=stop, lease=self._lease)
         # PgQueuer asks for twice as many places as it takes rows at a time.
         batch = max(1, min(concurrency // 2, _BATCH))
         while not stop.is_set():
             await supervisor.run(
-                lambda: self._managing(bring),
+                lambda: self._managing(hands),
                 dequeue_timeout=timedelta(seconds=self._lease * _POLL),
                 batch_size=batch,
                 heartbeat_timeout=timedelta(seconds=self._lease * _SILENCE),
@@ -142,6 +130,7 @@ class DistributedQueue:
                 restart_delay=_AWAY,
                 shutdown=stop,
             )
+        await hands.wait()
 
     async def tidy(self) -> None:
         now = time.time()
@@ -186,12 +175,17 @@ class DistributedQueue:
         tx.exec_driver_sql(qb.QueryQueueBuilder(self._names).build_truncate_log_query())
 
     @asynccontextmanager
-    async def _managing(self, bring: Bring) -> AsyncIterator[QueueManager]:
+    async def _managing(self, hands: _Hands) -> AsyncIterator[QueueManager]:
         """A manager with connections of its own: the supervisor asks for another when it fails."""
         async with AsyncExitStack() as stack:
             connection = await self._connect(stack)
             driver = _Driver(connection, listening=await self._connect(stack))
             manager = _Manager(self._queries(driver), channel=types.Channel(_CHANNEL))
+
+            async def bring(row: models.Job) -> None:
+                assert row.payload is not None  # noqa: S101 - `submit` gives it
+                await hands.take(row.payload.decode(), lost=manager.lost)
+
             manager.entrypoint(_ENTRYPOINT, accepts_context=False, on_failure="hold")(bring)
             yield manager
 
@@ -212,11 +206,74 @@ class DistributedQueue:
 
 
 class _Manager(QueueManager):
-    """Keeps no statistics of its log: the ledger has them."""
+    """Keeps no statistics of its log: the ledger has them. Says when it has failed."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.lost = asyncio.Event()
 
     async def run(self, **options: Any) -> None:  # type: ignore[override]
         options["log_aggregation_interval"] = timedelta(0)
         await super().run(**options)
+
+    async def _run_periodic_health_check(self, *args: Any, **options: Any) -> None:
+        # It ends with the loop that takes rows, before the tasks of those in hand are waited for.
+        try:
+            await super()._run_periodic_health_check(*args, **options)
+        finally:
+            if not self.shutdown.is_set():
+                self.lost.set()
+
+
+class _Hands:
+    """The jobs that are performed here: they outlive the manager that has brought them.
+
+    A manager that has failed waits for the tasks of its rows, and only then is there another. So
+    they let go of jobs that go on, some of them for hours, and the next manager's rows find them.
+    """
+
+    def __init__(
+        self, perform: Perform, *, concurrency: int, stop: asyncio.Event, lease: float
+    ) -> None:
+        self._perform = perform
+        self._gate = asyncio.Semaphore(concurrency)
+        self._stop = stop
+        self._lease = lease
+        self._tasks: dict[str, asyncio.Task[float | None]] = {}
+
+    async def take(self, job_id: str, *, lost: asyncio.Event) -> None:
+        """Perform a job, or wait for it where it is in hand, until its manager is lost.
+
+        Raises RetryRequested where its row is to come again.
+        """
+        found = self._tasks.get(job_id)
+        task = found or asyncio.create_task(self._perform_in_turn(job_id))
+        if found is None:
+            self._tasks[job_id] = task
+            task.add_done_callback(lambda _: self._tasks.pop(job_id))
+        losing = asyncio.create_task(lost.wait())
+        try:
+            await asyncio.wait({task, losing}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            losing.cancel()
+        if not task.done() or task.cancelled():
+            raise RetryRequested(timedelta(seconds=self._lease), reason="The job was let go of")
+        # A row that has found its job in hand may be of the next attempt.
+        later = task.result() if found is None else 0.0
+        if later is not None:
+            raise RetryRequested(timedelta(seconds=later), reason="The job is in other hands")
+
+    async def wait(self) -> None:
+        """Wait for what is in hand."""
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    async def _perform_in_turn(self, job_id: str) -> float | None:
+        async with self._gate:
+            return 0.0 if self._stop.is_set() else await self._perform(job_id)
 
 
 class _Driver(PsycopgDriver):
@@ -257,17 +314,6 @@ def _delays(tx: Connection, jobs: Sequence[Job], *, now: float) -> list[timedelt
     text = "SELECT CAST(EXTRACT(EPOCH FROM NOW()) AS double precision)"
     began: float = tx.exec_driver_sql(text).scalar_one()
     return [timedelta(seconds=max(0.0, job.run_after - began)) for job in jobs]
-
-
-async def _perform_apart(perform: Perform, job_id: str, *, lease: float) -> float | None:
-    """Perform a job in a task of its own, which may be cancelled without PgQueuer's noticing."""
-    task = asyncio.create_task(perform(job_id))
-    try:
-        await asyncio.wait({task})
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    return lease if task.cancelled() else task.result()
 
 
 def _psycopg_of(tx: Connection) -> psycopg.Connection[Any]:

@@ -32,14 +32,22 @@ def check_key(key: str) -> str:
 
 
 def reserve(
-    tx: Connection, key: str, *, fingerprint: str | None, now: float
+    tx: Connection, key: str, *, fingerprint: str | None, now: float, record: sa.Table
 ) -> dict[str, Any] | None:
     """The answer that the key has had, or None where the caller now makes it.
 
-    `fingerprint` is of the request's body, None where that shows only later: see `check`. Raises
+    `fingerprint` is of the request's body, None where that shows only later: see `check`. An answer
+    is kept no longer than the record that it names, which is in the given table. Raises
     IdempotencyInFlight, IdempotencyMismatch.
     """
     tx.execute(idempotency.delete().where(idempotency.c.key == key, idempotency.c.until < now))
+    known = tx.execute(sa.select(idempotency.c.answer).where(idempotency.c.key == key)).scalar()
+    if known is not None:
+        named = sa.select(record.c.id).where(record.c.id == json.loads(known)["id"])
+        if tx.execute(named).first() is None:
+            tx.execute(
+                idempotency.delete().where(idempotency.c.key == key, idempotency.c.answer == known)
+            )
     until = now + _RESERVED
     if insert_once(tx, idempotency, key=key, fingerprint=fingerprint, until=until):
         return None
@@ -61,18 +69,30 @@ def check(known: str, given: str) -> None:
 
 def prolong(tx: Connection, key: str, *, now: float) -> None:
     """Keep a reservation for work that takes long."""
-    tx.execute(idempotency.update().where(idempotency.c.key == key).values(until=now + _RESERVED))
+    tx.execute(
+        idempotency.update()
+        .where(idempotency.c.key == key, idempotency.c.answer.is_(None))
+        .values(until=now + _RESERVED)
+    )
 
 
 def answer(
     tx: Connection, key: str, value: dict[str, Any], *, fingerprint: str, now: float
 ) -> None:
-    """Note what the key was answered with."""
-    tx.execute(
+    """Note what the key was answered with, in the transaction of the work.
+
+    Raises IdempotencyInFlight, which undoes the work, where the reservation has passed and another
+    request has been answered, or has let go of the key: one of them is done.
+    """
+    noted = tx.execute(
         idempotency.update()
-        .where(idempotency.c.key == key)
+        .where(idempotency.c.key == key, idempotency.c.answer.is_(None))
         .values(answer=json.dumps(value), fingerprint=fingerprint, until=now + _KEPT)
     )
+    if not noted.rowcount:
+        raise IdempotencyInFlight(
+            "Another request with this Idempotency-Key came first", retry_after=1
+        )
 
 
 def release(tx: Connection, key: str) -> None:

@@ -98,6 +98,7 @@ async def open_jobs(
         )
         writers = Writers(
             originals=originals,
+            originals_at=settings.originals,
             renderer=renderer,
             database=database,
             open_bucket=open_bucket,

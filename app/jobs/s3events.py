@@ -32,7 +32,6 @@ _BUCKETS: Final = "/buckets/"
 _VERSION: Final = re.compile(r"[\x21-\x7e]{1,256}")
 _SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{1,64}")
 _CEPH_SEQUENCER: Final = re.compile(r"[0-9A-Fa-f]{16}")
-_MOST_SIZE: Final = 1 << 62
 
 _REMOVED: Final = (
     "ObjectRemoved",
@@ -57,7 +56,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreEvent:
-    """One object that was written or removed. Size in bytes.
+    """One object that was written or removed.
 
     `version` is the ETag without its quotes, which is what the store of originals calls a version.
     Of two events of one key, the later has the greater `sequencer` as a hexadecimal number.
@@ -68,7 +67,6 @@ class StoreEvent:
     kind: Kind
     version: str | None = None
     sequencer: str | None = None
-    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +150,6 @@ def _read_record(record: Any, where: str) -> StoreEvent | None:
         # `etag` was Ceph's spelling before its release Octopus.
         version=_version(found.get("eTag") or found.get("etag"), f"{where_object}.eTag"),
         sequencer=sequencer,
-        size=_size(found.get("size"), f"{where_object}.size"),
     )
 
 
@@ -167,7 +164,6 @@ def _read_event_bridge(name: Any, detail: Any) -> StoreEvent | None:
         kind=kind,
         version=_version(found.get("etag"), "detail.object.etag"),
         sequencer=_sequencer(found.get("sequencer")),
-        size=_size(found.get("size"), "detail.object.size"),
     )
 
 
@@ -205,7 +201,6 @@ def _filer_event(
         kind=kind,
         version=_filer_version(entry),
         sequencer=sequencer,
-        size=_size(_mapping(entry.get("attributes")).get("file_size"), "file_size"),
     )
 
 
@@ -271,15 +266,6 @@ def _version(value: Any, param: str) -> str | None:
     if not _VERSION.fullmatch(text):
         raise InvalidRequest(f"{param} is not an ETag", param=param)
     return text
-
-
-def _size(value: Any, param: str) -> int | None:
-    # Ceph has written it as a text.
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
-        value = int(value)
-    if value is None or (type(value) is int and 0 <= value < _MOST_SIZE):
-        return value
-    raise InvalidRequest(f"{param} is not a size in bytes", param=param)
 
 
 def _text(holder: Any, name: str, where: str = "", *, most: int = 1024) -> str:

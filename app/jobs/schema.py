@@ -81,8 +81,16 @@ sa.Index(
 )
 sa.Index("ix_jobs_state", jobs.c.state, jobs.c.id)
 sa.Index("ix_jobs_label", jobs.c.label, jobs.c.id)
+sa.Index(
+    "ix_jobs_label_state",
+    jobs.c.label,
+    jobs.c.state,
+    jobs.c.id,
+    sqlite_where=sa.text("label IS NOT NULL"),
+    postgresql_where=sa.text("label IS NOT NULL"),
+)
 sa.Index("ix_jobs_batch", jobs.c.batch_id, jobs.c.id)
-sa.Index("ix_jobs_batch_state", jobs.c.batch_id, jobs.c.state, jobs.c.kind, jobs.c.id)
+sa.Index("ix_jobs_batch_state", jobs.c.batch_id, jobs.c.state, jobs.c.id, jobs.c.kind)
 sa.Index(
     "ix_jobs_batch_finished",
     jobs.c.batch_id,

@@ -18,6 +18,7 @@ from app.jobs.pauses import Pauses
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, Draft, Job, State
 from app.jobs.scheduler import Scheduler
+from app.jobs.schema import jobs as job_rows
 from app.jobs.spec import SpecReader
 from app.jobs.worker import Worker
 
@@ -64,7 +65,9 @@ class Jobs:
         now = time.time()
         if key is not None:
             known = await self.database.write(
-                lambda tx: idempotency.reserve(tx, key, fingerprint=fingerprint, now=now)
+                lambda tx: idempotency.reserve(
+                    tx, key, fingerprint=fingerprint, now=now, record=job_rows
+                )
             )
             if known is not None:
                 return await self.find(known["id"]), False

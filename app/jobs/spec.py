@@ -211,7 +211,12 @@ class SpecReader:
         if body.target is None:
             return known
         param = f"{where}.target"
-        targets.check_template(body.target, param=param, allowed=self._settings.targets)
+        targets.check_template(
+            body.target,
+            param=param,
+            allowed=self._settings.targets,
+            originals=self._settings.originals,
+        )
         if len(known) > 1 and targets.kind_of(body.target) is targets.TargetKind.URL:
             raise InvalidRequest(f"{param}: a URL takes one result, not {len(known)}", param=param)
         return [

@@ -81,12 +81,16 @@ def kind_of(template: str) -> TargetKind:
     return TargetKind.ORIGINAL
 
 
-def check_template(template: str, *, param: str, allowed: Sequence[str]) -> str:
+def check_template(
+    template: str, *, param: str, allowed: Sequence[str], originals: str = ""
+) -> str:
     """Return a template that can be filled in, or raise InvalidRequest or TargetRefused.
 
     `allowed` are globs of buckets with keys (`s3://bucket/*`) and of URLs (`https://host/*`).
-    Whether the place that a template comes to is among them, `check_place` tells.
+    Whether the place that a template comes to is among them, `check_place` tells, and
+    `check_apart` whether that is within the store of `originals`.
     """
+    check_apart(template, param=param, originals=originals)
     kind = kind_of(template)
     longest = _LONGEST_URL if kind is TargetKind.URL else _LONGEST
     if not template or len(template) > longest:
@@ -119,6 +123,22 @@ def check_place(place: str, *, param: str = "target", allowed: Sequence[str]) ->
             allows = any(glob.allows(host, path) for glob in _globs(allowed, scheme))
     if not allows:
         raise _refused(place, param=param)
+    return place
+
+
+def check_apart(place: str, *, param: str = "target", originals: str) -> str:
+    """Return a place that does not name the store of originals as a bucket, or raise TargetRefused.
+
+    `originals` is the setting, `s3://bucket/prefix`. What is written there by its bucket is not
+    known to be a result of a job, and would set off rules, polls and selections as originals do.
+    """
+    inside = originals.rstrip("/") + "/"
+    if kind_of(originals) is TargetKind.BUCKET and place.startswith(inside):
+        raise TargetRefused(
+            f"{param}: {place[:100]} is within the store of originals: give the key alone, without "
+            "s3:// and the bucket",
+            param=param,
+        )
     return place
 
 

@@ -50,18 +50,23 @@ _S3_CODE: Final = re.compile(rb"<Code>([A-Za-z.]{1,64})</Code>")
 
 
 class Writers:
-    """Every kind of target. `open_bucket` gives the store of a bucket, `outbound` sends to URLs."""
+    """Every kind of target. `open_bucket` gives the store of a bucket, `outbound` sends to URLs.
+
+    `originals_at` is where the store of originals is, as the setting says it.
+    """
 
     def __init__(
         self,
         *,
         originals: ObjectStore,
+        originals_at: str,
         renderer: Renderer,
         database: Database,
         open_bucket: Callable[[str], ObjectStore],
         outbound: Outbound,
     ) -> None:
         self._originals = originals
+        self._originals_at = originals_at
         self._renderer = renderer
         self._database = database
         self._open_bucket = open_bucket
@@ -119,6 +124,8 @@ class Writers:
         return stat.version
 
     async def _write_bucket(self, result: Finished) -> None:
+        # Fields may come to more than the template showed.
+        targets.check_apart(result.place, originals=self._originals_at)
         bucket, key = targets.split_bucket(result.place)
         try:
             await self.bucket(bucket).write(key, result.data, content_type=result.media_type)

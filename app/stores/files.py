@@ -27,7 +27,7 @@ from app.errors import (
     StoreMisconfigured,
 )
 from app.stores.base import CHUNK, Reading, Stat, can_begin_key
-from app.stores.folders import TEMPORARY, list_files
+from app.stores.folders import TEMPORARY, KeptNames, list_files
 
 T = TypeVar("T")
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,6 +44,7 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._names = KeptNames()
 
     async def stat(self, key: str) -> Stat:
         def look() -> Stat:
@@ -113,7 +114,10 @@ class FileStore:
         if not can_begin_key(prefix):
             return []
         found = await _in_thread(
-            lambda: list_files(self._walk, prefix=prefix, after=after, limit=limit), prefix
+            lambda: list_files(
+                self._walk, prefix=prefix, after=after, limit=limit, kept=self._names
+            ),
+            prefix,
         )
         return [_stat(key, look) for key, look in found]
 

@@ -12,15 +12,23 @@ import errno
 import os
 import re
 import stat as file_modes
-from collections.abc import Callable, Iterable, Iterator
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from app.stores.base import can_begin_key, is_key
 
 TEMPORARY: Final = ".pixelmill-"
 """How the names of files begin that are being written. Sixteen hexadecimal digits follow."""
 _TEMPORARY_NAME: Final = re.compile(re.escape(TEMPORARY.encode()) + rb"[0-9a-f]{16}")
+
+_KEPT: Final = range(1000, 1_000_001)
+"""How many names are worth keeping, and not too many to."""
+_SETTLED: Final = 2_000_000_000
+"""Nanoseconds after which a change shows in a folder's time, on any file system (FAT's are 2 s)."""
 
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -29,60 +37,126 @@ OpenFolder = Callable[[list[str]], int]
 Found = tuple[str, os.stat_result]
 
 
-def list_files(open_folder: OpenFolder, *, prefix: str, after: str, limit: int) -> list[Found]:
+class KeptNames:
+    """The names in the large folder that was read last, for the next page of its listing.
+
+    They hold as long as the folder's time of change does. One that changed just before it was read
+    is not kept: its time might be the same after the next change.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[_State, list[bytes]] | None = None
+
+    def read(self, open_folder: OpenFolder, base: bytes) -> list[bytes]:
+        """The names of the files in a folder, and those of its folders with a slash, in order."""
+        folder = _open(open_folder, base)
+        if folder is None:
+            return []
+        try:
+            now = time.time_ns()
+            state = _State.of(os.fstat(folder))
+            kept = self._kept
+            if kept is not None and kept[0] == state:
+                return kept[1]
+            names = sorted(_read_names(folder))
+            if len(names) in _KEPT and state.changed_at < now - _SETTLED:
+                self._kept = (state, names)
+            return names
+        finally:
+            os.close(folder)
+
+    def forget(self) -> None:
+        """Let go of them: a listing has come to its end."""
+        self._kept = None
+
+
+def list_files(
+    open_folder: OpenFolder, *, prefix: str, after: str, limit: int, kept: KeptNames
+) -> list[Found]:
     """The first files whose keys begin with the prefix and stand after `after`, with what they are.
 
     Only folders are read in which such a file may lie. Links are not followed; what is no file, or
     has a name that is no key, is passed over, as is what goes away meanwhile.
     """
+
+    def open_level(base: bytes) -> _Level:
+        names = kept.read(open_folder, base)
+        return _Level(base, names, prefix=prefix.encode(), after=after.encode())
+
     found: list[Found] = []
-    levels = [_Level(open_folder, _folder_of(prefix), prefix=prefix.encode(), after=after.encode())]
+    levels = [open_level(_folder_of(prefix))]
     while levels and len(found) < limit:
         level = levels[-1]
-        if not level.names:
+        name = level.upcoming
+        if name is None:
             levels.pop()
-        elif level.names[-1].endswith(b"/"):
-            inner = level.base + level.names.pop()
+        elif name.endswith(b"/"):
+            level.pass_over()
+            inner = level.base + name
             if can_begin_key(os.fsdecode(inner)):
-                levels.append(_Level(open_folder, inner, prefix=level.prefix, after=level.after))
+                levels.append(open_level(inner))
         else:
             found += _look_at(open_folder, level.base, level.take_files(limit - len(found)))
+    if len(found) < limit:
+        kept.forget()
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Which folder, and when it last changed, in ns of the Unix epoch."""
+
+    device: int
+    inode: int
+    changed_at: int
+
+    @classmethod
+    def of(cls, look: os.stat_result) -> Self:
+        return cls(look.st_dev, look.st_ino, look.st_mtime_ns)
+
+
 class _Level:
-    """A folder on the way, and the names in it that are still to come, the next one last."""
+    """A folder on the way, and which of its names are still to come.
 
-    __slots__ = ("after", "base", "names", "prefix")
+    Names that are wanted stand side by side, so that they are not looked at one by one.
+    """
 
-    def __init__(
-        self, open_folder: OpenFolder, base: bytes, *, prefix: bytes, after: bytes
-    ) -> None:
+    __slots__ = ("_at", "_end", "_names", "base")
+
+    def __init__(self, base: bytes, names: list[bytes], *, prefix: bytes, after: bytes) -> None:
         self.base = base
-        self.prefix = prefix
-        self.after = after
-        self.names = sorted(self._wanted(_read_names(open_folder, base)), reverse=True)
+        self._names = names
+        begins = prefix[len(base) :]  # empty in folders within the prefix
+        self._at = max(bisect_left(names, begins), self._first_after(after))
+        self._end = bisect_left(
+            names, 1, lo=self._at, key=lambda name: int(not name.startswith(begins))
+        )
+
+    @property
+    def upcoming(self) -> bytes | None:
+        """The next name, if there is one."""
+        return self._names[self._at] if self._at < self._end else None
+
+    def pass_over(self) -> None:
+        """Go on to the name after the next."""
+        self._at += 1
 
     def take_files(self, most: int) -> list[bytes]:
         """The next names, up to a folder."""
         taken: list[bytes] = []
-        while len(taken) < most and self.names and not self.names[-1].endswith(b"/"):
-            taken.append(self.names.pop())
+        while len(taken) < most and (name := self.upcoming) and not name.endswith(b"/"):
+            taken.append(name)
+            self.pass_over()
         return taken
 
-    def _wanted(self, names: Iterable[bytes]) -> Iterator[bytes]:
-        for name in names:
-            key = self.base + name
-            if key.startswith(self.prefix):
-                within = True
-            else:
-                within = name.endswith(b"/") and self.prefix.startswith(key)
-            # Every key in a folder begins with the folder's: it lies before `after` as a whole, or
-            # behind it, or `after` is in it.
-            if within and (
-                key > self.after or (name.endswith(b"/") and self.after.startswith(key))
-            ):
-                yield name
+    def _first_after(self, after: bytes) -> int:
+        """Where names begin that stand behind `after`, or are of the folder that it is in."""
+        if not after.startswith(self.base):
+            return 0 if self.base > after else len(self._names)
+        first, slash, _ = after[len(self.base) :].partition(b"/")
+        return (
+            bisect_left(self._names, first + slash) if slash else bisect_right(self._names, first)
+        )
 
 
 def _folder_of(prefix: str) -> bytes:
@@ -91,21 +165,14 @@ def _folder_of(prefix: str) -> bytes:
     return (folder + slash).encode()
 
 
-def _read_names(open_folder: OpenFolder, base: bytes) -> Iterator[bytes]:
-    """The names of the files in a folder, and those of its folders with a slash."""
-    folder = _open(open_folder, base)
-    if folder is None:
-        return
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = os.fsencode(entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    yield name + b"/"
-                elif not _TEMPORARY_NAME.fullmatch(name):
-                    yield name
-    finally:
-        os.close(folder)
+def _read_names(folder: int) -> Iterator[bytes]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                yield name + b"/"
+            elif not _TEMPORARY_NAME.fullmatch(name):
+                yield name
 
 
 def _look_at(open_folder: OpenFolder, base: bytes, names: list[bytes]) -> Iterator[Found]:

@@ -72,6 +72,7 @@ class Shop:
     def writer(self) -> writers.Writers:
         return writers.Writers(
             originals=self.service.originals,
+            originals_at=self.service.settings.originals,
             renderer=self.service.renderer,
             database=self.database,
             open_bucket=lambda name: self.service.originals,

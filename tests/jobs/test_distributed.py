@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -165,6 +166,36 @@ async def test_the_last_two_jobs_of_a_batch_that_end_at_once_leave_it_to_be_clos
     assert await database.write(lambda tx: batches.close_all_done(tx, now=now)) == 1
     closed = await database.read(lambda tx: batches.find(tx, batch.id))
     assert closed.state is BatchState.SUCCEEDED
+
+
+async def test_a_lost_connection_is_made_again_while_a_job_goes_on(ledger_of_many: Ledger) -> None:
+    brought: list[str] = []
+    stop, finish, came = asyncio.Event(), asyncio.Event(), asyncio.Semaphore(0)
+
+    async def perform(job_id: str) -> float | None:
+        brought.append(job_id)
+        came.release()
+        if job_id == long.id:
+            await finish.wait()
+        return None
+
+    long = await ledger_of_many.accept()
+    running = asyncio.create_task(ledger_of_many.queue.run(perform, concurrency=4, stop=stop))
+    await asyncio.wait_for(came.acquire(), 20)
+    text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    others = f"{text} AND datname = current_database()"
+    await ledger_of_many.database.read(lambda tx: tx.exec_driver_sql(others).all())
+    short = await ledger_of_many.accept()
+    await asyncio.wait_for(came.acquire(), 30)
+    assert brought == [long.id, short.id]
+
+    # It is waited for, whichever manager has brought it.
+    stop.set()
+    await asyncio.wait({running}, timeout=0.5)
+    assert not running.done()
+    finish.set()
+    await asyncio.wait_for(running, 20)
+    assert brought.count(long.id) == 1
 
 
 async def test_one_of_two_workers_begins_a_job(ledger_of_many: Ledger) -> None:

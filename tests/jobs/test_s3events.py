@@ -39,7 +39,7 @@ NAMES = ["s3", "sns", "sns in sns", "event bridge", "minio", "ceph", "seaweedfs"
 def test_every_shape_tells_of_the_same_object(shape):
     (event,) = parse(shape).events
     assert (event.bucket, event.key, event.kind) == (told.BUCKET, "in/cat.jpg", Kind.CREATED)
-    assert (event.version, event.size) == (told.ETAG, 1024)
+    assert event.version == told.ETAG
     assert int(event.sequencer, 16) > 0
     assert s3events.read_message(json.dumps(shape)) == parse(shape)
 

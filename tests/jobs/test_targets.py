@@ -156,6 +156,19 @@ def test_a_template_is_refused_at_once_where_no_place_of_it_is_allowed(template,
         targets.check_template(template, param="target", allowed=[glob])
 
 
+@pytest.mark.parametrize("originals", ["s3://photos/in", "s3://photos/in/"])
+def test_the_store_of_originals_is_no_bucket_to_write_to(originals):
+    for template in ("s3://photos/in/{id}", "s3://photos/in/thumbs/{stem}.{ext}"):
+        with pytest.raises(TargetRefused, match="give the key alone"):
+            targets.check_template(
+                template, param="target", allowed=["s3://photos/*"], originals=originals
+            )
+    for template in ("s3://photos/in-small/{id}", "s3://photos/{id}", "in/{id}"):
+        targets.check_template(
+            template, param="target", allowed=["s3://photos/*"], originals=originals
+        )
+
+
 def test_the_name_of_a_source_makes_no_other_kind_of_target():
     ref = Ref("url", "https://cdn.example/s3://out/cat.jpg")
     fields = Fields(ref=ref, width=1, height=1, extension="jpg", digest="0" * 64)
@@ -336,6 +349,24 @@ def test_a_result_goes_to_another_bucket_where_that_is_allowed(tmp_path, s3_serv
         assert (refused["state"], refused["error"]["code"]) == ("failed", "target_refused")
         listed = s3_client.list_objects_v2(Bucket=bucket, Prefix=f"{tmp_path.name}/other")
         assert listed["KeyCount"] == 0
+
+
+def test_a_result_comes_to_no_place_among_the_originals_by_its_bucket(
+    tmp_path, s3_server, s3_client
+):
+    place = f"s3://{s3_server.bucket}/{tmp_path.name}"
+    with serving(
+        originals=f"{place}/folder",
+        results="off",
+        database=f"sqlite:///{tmp_path / 'pixelmill.db'}",
+        targets=f"{place}/*",
+    ) as served:
+        served.client.put("/images/folder/cat.jpg", content=draw.jpeg(draw.quarters(60, 30)))
+        body = {"source": "folder/cat.jpg", "outputs": [{"target": f"{place}/folder/{{id}}"}]}
+        assert served.client.post("/jobs", json=body).json()["code"] == "target_refused"
+
+        job = run(served, {"target": f"{place}/{{id}}"})
+        assert (job["state"], job["error"]["code"]) == ("failed", "target_refused")
 
 
 def test_a_bucket_that_is_not_there_fails_the_job(tmp_path, s3_server, s3_client):

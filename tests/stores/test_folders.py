@@ -161,3 +161,31 @@ async def test_a_large_folder_is_listed_in_pages(files, root):
         (folder / name).touch()
     found = keys_of(await list_all(files, "many/", limit=999))
     assert found == [f"many/{name}" for name in names]
+
+
+async def test_a_large_folder_is_read_once_for_many_pages(files, root, monkeypatch) -> None:
+    kept = put(root, [f"{number:04}.jpg" for number in range(1500)])
+    os.utime(root, (1e9, 1e9))
+    read = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: read.append(folder) or scan(folder))
+    found: list[str] = []
+    while page := await files.list_page(after=found[-1] if found else "", limit=100):
+        found += [stat.key for stat in page]
+        if len(page) < 100:
+            break
+    assert found == in_order(kept)
+    # The last page is empty, and at the end the names are let go of.
+    assert len(read) == 1
+
+
+async def test_a_large_folder_that_has_changed_is_read_again(files, root) -> None:
+    put(root, [f"{number:04}.jpg" for number in range(1500)])
+    os.utime(root, (1e9, 1e9))
+    await files.list_page(limit=10)
+    (root / "0010-new.jpg").touch()
+    (root / "0011.jpg").unlink()
+    found = await files.list_page(after="0010.jpg", limit=2)
+    assert [stat.key for stat in found] == ["0012.jpg", "0013.jpg"]
+    found = await files.list_page(after="0009.jpg", limit=2)
+    assert [stat.key for stat in found] == ["0010-new.jpg", "0010.jpg"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from pydantic import ValidationError
 
@@ -233,3 +235,59 @@ def test_the_limits_are_those_of_the_settings():
 def test_a_place_is_a_folder_or_a_bucket(text, kind, location, prefix):
     place = parse_place(text)
     assert (place.kind, place.location, place.prefix) == (kind, location, prefix)
+
+
+@pytest.mark.parametrize(
+    ("originals", "results"),
+    [
+        ("s3://photos", "s3://photos/results"),
+        ("s3://photos", "s3://photos"),
+        ("s3://photos/in", "s3://photos/in/results/"),
+        ("file:./data", "file:./data/results"),
+        ("file:data", "file:./other/../data"),
+    ],
+)
+def test_results_lie_outside_the_originals(monkeypatch, originals, results):
+    with pytest.raises(ValidationError, match="RESULTS lies within PIXELMILL_ORIGINALS"):
+        read(monkeypatch, originals=originals, results=results)
+
+
+@pytest.mark.parametrize(
+    ("originals", "results"),
+    [
+        ("s3://photos/in", "s3://photos/in-results"),
+        ("s3://photos/in", "s3://photos"),
+        ("s3://photos", "s3://results"),
+        ("file:photos", "file:photos-results"),
+        ("file:photos", "s3://photos/results"),
+        ("file:.", "off"),
+    ],
+)
+def test_results_may_lie_beside_the_originals(monkeypatch, originals, results):
+    assert read(monkeypatch, originals=originals, results=results).results == results
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("pgqueuer", "psycopg"))), reason="the extra postgres is not installed"
+)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hush@host:5432/jobs",
+        "postgresql://me:hu@sh/hush@host/jobs",
+        "postgresql://:hush@host/jobs",
+        "postgresql://host/jobs?user=me&password=hush&sslmode=require",
+        "postgresql://host/jobs?sslpassword=hush",
+    ],
+)
+def test_the_password_of_a_database_is_never_shown(monkeypatch, url):
+    settings = read(monkeypatch, database=url)
+    assert settings.database == url
+    shown = settings.model_dump(mode="json")["database"]
+    assert "hu" not in shown + repr(settings)
+    assert "host" in shown
+
+
+def test_a_database_without_a_password_is_shown_whole(monkeypatch):
+    settings = read(monkeypatch, database="sqlite:///./data/jobs.db")
+    assert settings.model_dump(mode="json")["database"] == "sqlite:///./data/jobs.db"

@@ -129,7 +129,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("finished_at IS NOT NULL"),
     )
     op.create_index(
-        "ix_jobs_batch_state", "jobs", ["batch_id", "state", "kind", "id"], unique=False
+        "ix_jobs_batch_state", "jobs", ["batch_id", "state", "id", "kind"], unique=False
     )
     op.create_index(
         "ix_jobs_due",
@@ -141,6 +141,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_finished", "jobs", ["finished_at", "id"], unique=False)
     op.create_index("ix_jobs_label", "jobs", ["label", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_label_state",
+        "jobs",
+        ["label", "state", "id"],
+        unique=False,
+        sqlite_where=sa.text("label IS NOT NULL"),
+        postgresql_where=sa.text("label IS NOT NULL"),
+    )
     op.create_index(
         "ix_jobs_paused",
         "jobs",
@@ -240,6 +248,12 @@ def downgrade() -> None:
         table_name="jobs",
         sqlite_where=sa.text("state = 'queued' AND paused"),
         postgresql_where=sa.text("state = 'queued' AND paused"),
+    )
+    op.drop_index(
+        "ix_jobs_label_state",
+        table_name="jobs",
+        sqlite_where=sa.text("label IS NOT NULL"),
+        postgresql_where=sa.text("label IS NOT NULL"),
     )
     op.drop_index("ix_jobs_label", table_name="jobs")
     op.drop_index("ix_jobs_finished", table_name="jobs")
