@@ -250,7 +250,12 @@ class Worker:
         def write(tx: Any) -> float | None:
             now = time.time()
             returned = ledger.hand_back(
-                tx, [job_id], worker=self._name, again_at=now + after, now=now
+                tx,
+                [job_id],
+                worker=self._name,
+                begun=self._begun,
+                again_at=now + after,
+                now=now,
             )
             self._queue.submit(tx, returned)
             # It may have been brought here for a worker that has died, which nobody has counted.
@@ -277,13 +282,15 @@ class Worker:
     def _renew(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         """Runs in a thread: keep what is in hand, and let go of what no longer is."""
         while not ended.wait(self._lease / _RENEWALS):
+            # In this order: what has ended in between is in neither.
+            begun = set(self._begun)
             ids = list(self._in_hand)
             if not ids:
                 continue
             until = time.time() + self._lease
             try:
                 lost = self._database.write_now(
-                    partial(ledger.renew, ids=ids, worker=self._name, until=until)
+                    partial(ledger.renew, ids=ids, begun=begun, worker=self._name, until=until)
                 )
             except Exception:
                 # Leases that are not renewed pass to others: this goes on, whatever it is.
