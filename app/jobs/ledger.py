@@ -37,7 +37,7 @@ _STOPPED: Final = sa.exists().where(
 _BEGIN: Final = (
     jobs.update()
     .where(jobs.c.id == sa.bindparam("job_id"))
-    .where(sa.text(DUE), ~_STOPPED)
+    .where(sa.text(DUE), ~_STOPPED, ~batches.IS_OF_STOPPED)
     .values(
         state=State.RUNNING.value,
         worker=sa.bindparam("worker"),
@@ -240,10 +240,11 @@ def fail(
 ) -> bool:
     """End an attempt in an error: the job comes again at a time, or it has failed.
 
-    False where the attempt is no longer the job's: nothing is changed.
+    It has where its batch is being cancelled. False where the attempt is no longer the job's:
+    nothing is changed.
     """
     text = json.dumps(error)
-    if again_at is None:
+    if again_at is None or _is_stopped(tx, job):
         return _end(tx, job, State.FAILED, now=now, error=text, failures=job.failures + 1)
     changed = tx.execute(
         jobs.update()
@@ -476,6 +477,14 @@ def _end(
     if ended.batch_id is not None:
         batches.note_end(tx, ended, now=now)
     return True
+
+
+def _is_stopped(tx: Connection, job: Job) -> bool:
+    """Whether the batch of a job is being cancelled."""
+    if job.batch_id is None:
+        return False
+    found = sa.select(jobs.c.id).where(jobs.c.id == job.id, batches.IS_OF_STOPPED)
+    return tx.execute(found).first() is not None
 
 
 def _end_attempt(tx: Connection, job: Job, outcome: str, *, error: str | None, now: float) -> None:

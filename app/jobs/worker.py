@@ -235,7 +235,11 @@ class Worker:
                 again_at = now + max(problem.retry_after or 0, backoff(failures))
             failed = replace(job, failures=failures)
             if ledger.fail(tx, failed, shown, again_at=again_at, now=now) and again_at is not None:
-                self._queue.submit(tx, [ledger.find(tx, job.id)])
+                found = ledger.find(tx, job.id)
+                if found.state is State.QUEUED:
+                    self._queue.submit(tx, [found])
+                else:
+                    again_at = None
 
         await self._insist(write)
         self._metrics.attempts.labels("failed" if again_at is None else "retried").inc()
