@@ -19,6 +19,7 @@ from app.errors import (
     TargetFailed,
     TargetRefused,
     TargetRejected,
+    may_pass,
 )
 from app.jobs import targets
 from app.jobs.database import Connection, Database, upsert
@@ -39,9 +40,9 @@ _AT_ONCE: Final = 4
 _UNDER_WAY: Final = "?"
 """How the marks begin that stand for the versions of results that are being written."""
 _DOUBTED_FOR: Final = 900.0
+_TOLD_WITHIN: Final = 30 * 86_400.0
+"""Seconds within which a store has told of a version that is no longer there."""
 _PUT_TIMEOUT: Final = 60.0
-_PASSING: Final = (408, 409, 425, 429)
-"""Statuses below 500 that another attempt may not meet."""
 _S3_CODE: Final = re.compile(rb"<Code>([A-Za-z.]{1,64})</Code>")
 """What is wrong, in S3's answer. The rest of it may hold what was signed."""
 
@@ -141,7 +142,7 @@ class Writers:
         detail = f"{shown} answered {reply.status}"
         if code := _S3_CODE.search(reply.body):
             detail += f" {code[1].decode()}"
-        if reply.status in _PASSING or reply.status >= 500:
+        if may_pass(reply.status):
             raise TargetFailed(detail, param="target")
         raise TargetRejected(detail, param="target")
 
@@ -158,8 +159,9 @@ class Author(Enum):
 def author_of(tx: Connection, key: str, version: str, *, now: float) -> Author:
     """Whether what is at a place among the originals, in this version, is a result of a job.
 
-    Every version that was written there is known, as what the store tells of one may come after
-    the next. A write that has ended without a word is doubted for `_DOUBTED_FOR` seconds.
+    Versions before the last are known for `_TOLD_WITHIN` seconds, as what the store tells of one
+    may come after the next; the last is known for good. A write that has ended without a word is
+    doubted for `_DOUBTED_FOR` seconds.
     """
     known = sa.select(written.c.version, written.c.at).where(written.c.key == key)
     rows = list(tx.execute(known))
@@ -192,4 +194,6 @@ def _begin(tx: Connection, keys: Sequence[str], mark: str) -> None:
 def _note(tx: Connection, versions: Mapping[str, str], mark: str) -> None:
     for key, version in versions.items():
         upsert(tx, written, key=key, version=version, at=time.time())
-        tx.execute(written.delete().where(written.c.key == key, written.c.version == mark))
+        old = written.c.at < time.time() - _TOLD_WITHIN
+        mine = written.c.version == mark
+        tx.execute(written.delete().where(written.c.key == key, mine | old))
