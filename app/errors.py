@@ -41,6 +41,9 @@ from typing import Final
 
 from transforms import errors as transform_errors
 
+_PASSING: Final = (408, 409, 425, 429)
+"""Statuses below 500 that another attempt may not meet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -55,6 +58,11 @@ class Problem:
     retry_after: int | None = None
     max_age: int = 0
     """How long a cache may keep this answer. 0 means no-store."""
+
+
+def may_pass(status: int) -> bool:
+    """Whether another attempt may meet another answer than this status (RFC 9110, section 15)."""
+    return status >= 500 or status in _PASSING
 
 
 class ServiceError(Exception):

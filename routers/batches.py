@@ -265,7 +265,7 @@ def shown_batch(batch: Batch, progress: Progress | None) -> dict[str, Any]:
         "events": f"{here}/events",
         "results": f"{here}/results",
     }
-    if not batch.state.final:
+    if batch.finished_at is None:
         links["cancel"] = f"{here}/cancel"
     else:
         links["retry"] = f"{here}/retry"

@@ -3,13 +3,16 @@
 A batch is filling while jobs are added, then running until none of them is open, then ended: well
 where all of them have. One that has had more failures than it allows is cancelled: what has not
 begun never will.
+
+A batch is cancelled first and its jobs after it, page by page. Until the last of them has been, it
+is cancelled and has not finished: none of its jobs begins any more, or comes again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -25,6 +28,19 @@ MOST_REJECTIONS: Final = 100
 """Entries without a job whose problems are kept."""
 _OPEN: Final = (State.QUEUED, State.RUNNING)
 _NOT_ENDED: Final = (BatchState.FILLING, BatchState.RUNNING)
+_PAGE: Final = 500
+"""Jobs that are cancelled in one transaction: others write in between."""
+
+IS_OF_OPEN: Final = sa.exists().where(
+    batches.c.id == jobs.c.batch_id, batches.c.finished_at.is_(None)
+)
+"""Whether a job is of a batch that has not ended: the batch ends by what its jobs have come to."""
+IS_OF_STOPPED: Final = sa.exists().where(
+    batches.c.id == jobs.c.batch_id,
+    batches.c.finished_at.is_(None),
+    batches.c.state == BatchState.CANCELLED.value,
+)
+"""Whether a job is of a batch that is being cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +195,10 @@ def close_where_done(tx: Connection, batch_id: str, *, now: float) -> bool:
     """End a batch all of whose jobs have ended. Whether it has been by this call."""
     mine = jobs.c.batch_id == batch_id
     is_open = sa.exists().where(mine, jobs.c.state.in_(_OPEN))
+    if tx.execute(sa.select(is_open)).scalar_one():
+        return False
+    # Whoever queues a job anew holds the batch until that is to be seen by the next statement.
+    _lock(tx, batch_id)
     failed = sa.exists().where(
         mine, jobs.c.state == State.FAILED, jobs.c.kind.in_((Kind.RENDER, Kind.FILL))
     )
@@ -213,7 +233,11 @@ def close_all_done(tx: Connection, *, now: float) -> int:
 
 
 def reopen(tx: Connection, batch_id: str, *, filling: bool = False) -> None:
-    """A job of an ended batch is tried again: the one that fills it where `filling` says so."""
+    """A job of a batch is tried again: the one that fills it where `filling` says so.
+
+    Nobody else ends the batch before the end of the transaction.
+    """
+    _lock(tx, batch_id)
     values: dict[str, Any] = {"state": BatchState.RUNNING}
     if filling:
         values = {"state": BatchState.FILLING, "filled_at": None}
@@ -225,49 +249,84 @@ def reopen(tx: Connection, batch_id: str, *, filling: bool = False) -> None:
     )
 
 
-def cancel(
-    tx: Connection, batch_id: str, *, now: float, reason: str | None = None, running: bool = True
-) -> Batch:
-    """Cancel a batch that has not ended. Unless `running`, what has begun may end by itself."""
-    batch = find(tx, batch_id)
-    if batch.state.final:
-        return batch
-    states = _OPEN if running else (State.QUEUED,)
-    stopped = (jobs.c.batch_id == batch_id) & jobs.c.state.in_(states)
-    if not running:
-        # Filling ends too: what it would add is not to begin.
-        filling = (jobs.c.batch_id == batch_id) & (jobs.c.kind == Kind.FILL)
-        stopped |= filling & jobs.c.state.in_(_OPEN)
-    told = sa.select(jobs.c.id).where(stopped & jobs.c.webhook.is_not(None))
-    to_tell = tx.execute(told).scalars().all()
-    values = {"state": State.CANCELLED, "finished_at": now, "worker": None, "lease_until": None}
-    tx.execute(jobs.update().where(stopped).values(**values))
-    gone = sa.select(jobs.c.id).where(
-        jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED, jobs.c.attempt > 0
-    )
-    tx.execute(
-        attempts.update()
-        .where(attempts.c.job_id.in_(gone) & attempts.c.ended_at.is_(None))
-        .values(ended_at=now, outcome=State.CANCELLED.value)
-    )
-    for job_id in to_tell:
-        row = tx.execute(sa.select(jobs).where(jobs.c.id == job_id)).mappings().one()
-        deliveries.announce_job(tx, Job.from_row(row), now=now)
+def stop(tx: Connection, batch_id: str, *, now: float, reason: str | None = None) -> Batch:
+    """Begin to cancel a batch, where it has not ended: its jobs are left to `cancel_jobs`.
+
+    Raises RecordMissing.
+    """
     error = None if reason is None else json.dumps({"detail": reason})
     tx.execute(
         batches.update()
-        .where(batches.c.id == batch_id)
+        .where(batches.c.id == batch_id, batches.c.state.in_(_NOT_ENDED))
         .values(state=BatchState.CANCELLED, filled_at=sa.func.coalesce(batches.c.filled_at, now))
         .values(error=error)
     )
-    close_where_done(tx, batch_id, now=now)
     return find(tx, batch_id)
 
 
-def find_cancelled(tx: Connection, batch_id: str) -> list[str]:
-    """The ids of a batch's jobs that were cancelled."""
-    query = sa.select(jobs.c.id).where(jobs.c.batch_id == batch_id, jobs.c.state == State.CANCELLED)
-    return list(tx.execute(query).scalars())
+def cancel_jobs(
+    tx: Connection,
+    batch_id: str,
+    *,
+    now: float,
+    limit: int = _PAGE,
+    running: bool = False,
+    skip_locked: bool = False,
+) -> list[Job]:
+    """Cancel some jobs of a batch that is being cancelled. Returns them as they were.
+
+    Unless `running`, renders that have begun may end by themselves. None are returned where none
+    are left, and the batch ends where that is so of all; `skip_locked` leaves out those that others
+    change at that moment.
+    """
+    chosen: sa.ColumnElement[bool] = jobs.c.state.in_(_OPEN)
+    if not running:
+        # Filling ends too: what it would add is not to begin.
+        chosen &= (jobs.c.state == State.QUEUED) | (jobs.c.kind == Kind.FILL)
+    query = (
+        sa.select(jobs)
+        .where(jobs.c.batch_id == batch_id, chosen, IS_OF_STOPPED)
+        .order_by(jobs.c.id)
+        .limit(limit)
+        .with_for_update(of=jobs, skip_locked=skip_locked)
+    )
+    found = [Job.from_row(row) for row in tx.execute(query).mappings()]
+    ids = [job.id for job in found]
+    values: dict[str, Any] = {"state": State.CANCELLED, "finished_at": now}
+    values |= {"worker": None, "lease_until": None}
+    tx.execute(jobs.update().where(jobs.c.id.in_(ids)).values(**values))
+    begun = [job.id for job in found if job.state is State.RUNNING]
+    tx.execute(
+        attempts.update()
+        .where(attempts.c.job_id.in_(begun) & attempts.c.ended_at.is_(None))
+        .values(ended_at=now, outcome=State.CANCELLED.value)
+    )
+    for job in found:
+        if job.webhook is not None:
+            deliveries.announce_job(tx, replace(job, **values), now=now)
+    close_where_done(tx, batch_id, now=now)
+    return found
+
+
+def cancel(
+    tx: Connection, batch_id: str, *, now: float, reason: str | None = None, running: bool = True
+) -> Batch:
+    """Cancel a batch that has not ended, with as many of its jobs as a transaction may.
+
+    The rest is left to those who look for what is being cancelled. Raises RecordMissing.
+    """
+    stop(tx, batch_id, now=now, reason=reason)
+    # Others have jobs before they have the batch, which is held here already: nobody is waited for.
+    cancel_jobs(tx, batch_id, now=now, running=running, skip_locked=True)
+    return find(tx, batch_id)
+
+
+def find_stopped(tx: Connection) -> list[str]:
+    """The ids of batches that are being cancelled."""
+    query = sa.select(batches.c.id).where(
+        batches.c.finished_at.is_(None), batches.c.state == BatchState.CANCELLED
+    )
+    return list(tx.execute(query.order_by(batches.c.id)).scalars())
 
 
 def draft_of_fill(batch: Batch) -> Draft:
@@ -282,3 +341,8 @@ def draft_of_fill(batch: Batch) -> Draft:
         batch_id=batch.id,
         label=batch.label,
     )
+
+
+def _lock(tx: Connection, batch_id: str) -> None:
+    """Have no other transaction change the batch until the end of this one."""
+    tx.execute(sa.select(batches.c.id).where(batches.c.id == batch_id).with_for_update())

@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-import sqlalchemy as sa
-
 from app.errors import (
     InvalidRequest,
     Problem,
@@ -30,7 +28,6 @@ from app.jobs.progress import Progress, find_progress, find_results
 from app.jobs.queues import JobQueue
 from app.jobs.records import Batch, BatchState, Draft, Job, State
 from app.jobs.schema import batches as batch_rows
-from app.jobs.schema import jobs
 
 T = TypeVar("T")
 
@@ -163,15 +160,16 @@ class Batches:
 
         Raises RecordMissing, and RecordConflict where it has ended otherwise.
         """
-
-        def stop(tx: Connection) -> tuple[Batch, list[str]]:
-            running = self._withdraw(tx, batch_id)
-            return batches.cancel(tx, batch_id, now=time.time()), running
-
-        batch, running = await self._database.write(stop)
+        batch = await self._database.write(lambda tx: batches.stop(tx, batch_id, now=time.time()))
         if batch.state is not BatchState.CANCELLED:
             raise RecordConflict(f"The batch has {batch.state} already")
-        return batch, running
+        ran = await self._cancel_jobs(batch_id, running=True)
+        return await self.find(batch_id), [job.id for job in ran]
+
+    async def finish_cancelling(self) -> None:
+        """Cancel the jobs that are left of batches that are being cancelled."""
+        for batch_id in await self._database.read(batches.find_stopped):
+            await self._cancel_jobs(batch_id, skip_locked=True)
 
     async def retry(self, batch_id: str, *, only: str) -> tuple[Batch, int]:
         """Queue those jobs of a batch anew that have failed, or were cancelled, or both.
@@ -269,24 +267,22 @@ class Batches:
                 await asyncio.shield(self._database.write(lambda tx: idempotency.release(tx, key)))
             raise
 
-    def _withdraw(self, tx: Connection, batch_id: str) -> list[str]:
-        """Have the queue bring a batch's jobs no more. Returns those that run."""
-        after = ""
-        running: list[str] = []
-        while True:
-            query = (
-                sa.select(jobs.c.id, jobs.c.state)
-                .where(jobs.c.batch_id == batch_id, jobs.c.id > after)
-                .where(jobs.c.state.in_((State.QUEUED, State.RUNNING)))
-                .order_by(jobs.c.id)
-                .limit(_PAGE)
+    async def _cancel_jobs(
+        self, batch_id: str, *, running: bool = False, skip_locked: bool = False
+    ) -> list[Job]:
+        """Cancel the jobs of a batch page by page. Returns those that ran, as they were."""
+
+        def cancel(tx: Connection) -> list[Job]:
+            found = batches.cancel_jobs(
+                tx, batch_id, now=time.time(), running=running, skip_locked=skip_locked
             )
-            found = tx.execute(query).all()
-            self._queue.cancel(tx, [row.id for row in found])
-            running += [row.id for row in found if row.state == State.RUNNING]
-            if len(found) < _PAGE:
-                return running
-            after = found[-1].id
+            self._queue.cancel(tx, [job.id for job in found])
+            return found
+
+        ran: list[Job] = []
+        while found := await self._database.write(cancel):
+            ran += [job for job in found if job.state is State.RUNNING]
+        return ran
 
 
 async def _take_in(

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from app.errors import InvalidRequest, RecordMissing
 from app.jobs import ledger
+from app.jobs.batches import IS_OF_OPEN
 from app.jobs.database import Connection, Database
 from app.jobs.queues import JobQueue
 from app.jobs.records import Job, State, shown_source, shown_time
@@ -123,21 +124,24 @@ class DeadLetters:
             queued = [ledger.queue_again(tx, job_id, now=time.time()) for job_id in ids]
             self._queue.submit(tx, [job for job in queued if job is not None])
 
-        done = await self._take(choice, again)
+        done = await self._take(choice.condition, again)
         self._queue.wake()
         return done
 
     async def purge(self, choice: Choice) -> tuple[int, bool]:
-        """Forget dead letters. Returns how many, and whether there may be more."""
+        """Forget dead letters. Returns how many, and whether there may be more.
+
+        Those of a batch that has not ended stay: it ends by what its jobs have come to.
+        """
 
         def forget(tx: Connection, ids: list[str]) -> None:
             tx.execute(attempts.delete().where(attempts.c.job_id.in_(ids)))
             tx.execute(jobs.delete().where(jobs.c.id.in_(ids)))
 
-        return await self._take(choice, forget)
+        return await self._take(choice.condition & ~IS_OF_OPEN, forget)
 
     async def _take(
-        self, choice: Choice, act: Callable[[Connection, list[str]], None]
+        self, chosen: sa.ColumnElement[bool], act: Callable[[Connection, list[str]], None]
     ) -> tuple[int, bool]:
         """Act on what is chosen, page after page, each in a transaction of its own."""
         taken, after = 0, ""
@@ -145,10 +149,10 @@ class DeadLetters:
             # One that fails again meanwhile is not met a second time.
             query = (
                 sa.select(jobs.c.id)
-                .where(choice.condition, jobs.c.id > after)
+                .where(chosen, jobs.c.id > after)
                 .order_by(jobs.c.id)
                 .limit(_PAGE)
-                .with_for_update()
+                .with_for_update(of=jobs)
             )
 
             def act_on_page(tx: Connection, query: sa.Select[Any] = query) -> list[str]:

@@ -78,19 +78,30 @@ class EmbeddedQueue:
         """Take jobs that are due. None while the database is away."""
         if free <= 0:
             return []
-        now = time.time()
+        if time.monotonic() >= self._reap_at:
+            self._reap_at = time.monotonic() + _REAP
+            await self._reap()
+
+        def claim(tx: Connection) -> list[str]:
+            now = time.time()
+            return ledger.claim(tx, limit=free, until=now + self._lease, now=now)
+
         try:
-            if time.monotonic() >= self._reap_at:
-                self._reap_at = time.monotonic() + _REAP
-                if orphans := await self._database.write(lambda tx: ledger.reap(tx, now=now)):
-                    log.warning("workers_died", jobs=orphans)
-            return await self._database.write(
-                lambda tx: ledger.claim(tx, limit=free, until=now + self._lease, now=now)
-            )
+            return await self._database.write(claim)
         except Exception:
             log.exception("ledger_unavailable")
             await asyncio.sleep(_AWAY)
             return []
+
+    async def _reap(self) -> None:
+        """Queue jobs of dead workers again. Where that fails, others are claimed all the same."""
+        try:
+            orphans = await self._database.write(lambda tx: ledger.reap(tx, now=time.time()))
+        except Exception:
+            log.exception("dead_not_counted")
+            return
+        if orphans:
+            log.warning("workers_died", jobs=orphans)
 
     async def _rest(
         self, running: set[asyncio.Task[float | None]], stopping: asyncio.Task[bool], *, full: bool

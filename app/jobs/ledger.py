@@ -9,7 +9,7 @@ but a job that has had `MAX_DEATHS` of those is poison and fails.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ _STOPPED: Final = sa.exists().where(
 _BEGIN: Final = (
     jobs.update()
     .where(jobs.c.id == sa.bindparam("job_id"))
-    .where(sa.text(DUE), ~_STOPPED)
+    .where(sa.text(DUE), ~_STOPPED, ~batches.IS_OF_STOPPED)
     .values(
         state=State.RUNNING.value,
         worker=sa.bindparam("worker"),
@@ -212,13 +212,19 @@ def begin(
     return job
 
 
-def renew(tx: Connection, ids: Sequence[str], *, worker: str, until: float) -> set[str]:
-    """Keep jobs that are in a worker's hands. Returns those that are no longer: let go of them."""
+def renew(
+    tx: Connection, ids: Sequence[str], *, begun: Collection[str], worker: str, until: float
+) -> set[str]:
+    """Keep jobs that are in a worker's hands. Returns those that are no longer: let go of them.
+
+    One that it has `begun` and that is queued comes again at a time of its own, which stays.
+    """
     kept: set[str] = set()
     for chunk in _chunks(ids):
         mine = jobs.c.id.in_(chunk) & (jobs.c.worker == worker) & (jobs.c.state == State.RUNNING)
         tx.execute(jobs.update().where(mine).values(lease_until=until))
-        waiting = jobs.c.id.in_(chunk) & (jobs.c.state == State.QUEUED)
+        unbegun = [job_id for job_id in chunk if job_id not in begun]
+        waiting = jobs.c.id.in_(unbegun) & (jobs.c.state == State.QUEUED)
         tx.execute(jobs.update().where(waiting).values(run_after=until))
         kept.update(tx.execute(sa.select(jobs.c.id).where(mine | waiting)).scalars())
     return set(ids) - kept
@@ -234,10 +240,11 @@ def fail(
 ) -> bool:
     """End an attempt in an error: the job comes again at a time, or it has failed.
 
-    False where the attempt is no longer the job's: nothing is changed.
+    It has where its batch is being cancelled. False where the attempt is no longer the job's:
+    nothing is changed.
     """
     text = json.dumps(error)
-    if again_at is None:
+    if again_at is None or _is_stopped(tx, job):
         return _end(tx, job, State.FAILED, now=now, error=text, failures=job.failures + 1)
     changed = tx.execute(
         jobs.update()
@@ -262,18 +269,20 @@ def hand_back(
     *,
     worker: str,
     now: float,
+    begun: Collection[str] = (),
     again_at: float | None = None,
 ) -> list[Job]:
     """Queue jobs again that a worker has begun or taken and leaves undone. No attempt is lost.
 
-    They are due at once, or at a time.
+    They are due at once, or at a time. One that it has `begun` and that is queued already comes
+    again at a time of its own: that stays.
     """
     returned = []
     for chunk in _chunks(ids):
         rows = tx.execute(sa.select(jobs).where(jobs.c.id.in_(chunk)).with_for_update())
         for job in map(Job.from_row, rows.mappings().all()):
             mine = job.state is State.RUNNING and job.worker == worker
-            if not mine and job.state is not State.QUEUED:
+            if not mine and (job.state is not State.QUEUED or job.id in begun):
                 continue
             values = {"state": State.QUEUED, "worker": None, "lease_until": None}
             tx.execute(
@@ -468,6 +477,14 @@ def _end(
     if ended.batch_id is not None:
         batches.note_end(tx, ended, now=now)
     return True
+
+
+def _is_stopped(tx: Connection, job: Job) -> bool:
+    """Whether the batch of a job is being cancelled."""
+    if job.batch_id is None:
+        return False
+    found = sa.select(jobs.c.id).where(jobs.c.id == job.id, batches.IS_OF_STOPPED)
+    return tx.execute(found).first() is not None
 
 
 def _end_attempt(tx: Connection, job: Job, outcome: str, *, error: str | None, now: float) -> None:

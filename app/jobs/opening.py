@@ -212,6 +212,7 @@ def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
     return [
         Chore(name="schedules", period=1.0, do=jobs.scheduler.tick),
         Chore(name="close batches", period=2.0, do=close_batches),
+        Chore(name="cancel jobs", period=2.0, do=jobs.batches.finish_cancelling),
         Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy),
         Chore(name="send webhooks", period=1.0, do=sender.send_due),
         Chore(name="show backlog", period=5.0, do=jobs.backlog.show),

@@ -7,21 +7,23 @@ from typing import Final
 import sqlalchemy as sa
 
 from app.jobs import idempotency
+from app.jobs.batches import IS_OF_OPEN
 from app.jobs.database import Connection
-from app.jobs.schema import attempts, batches, deliveries, jobs, seen, written
+from app.jobs.schema import attempts, batches, deliveries, jobs, seen
 
 _PAGE: Final = 1000
 """Jobs that are forgotten in one transaction: others write in between."""
-_WRITTEN_FOR: Final = 30 * 86_400.0
-"""Seconds for which a result among the originals is known to be one."""
 
 
 def sweep(tx: Connection, *, now: float, keep: float) -> bool:
-    """Forget what ended more than `keep` seconds ago. Whether there may be more."""
+    """Forget what ended more than `keep` seconds ago. Whether there may be more.
+
+    The jobs of a batch stay until it has ended: it does by what they have come to.
+    """
     before = now - keep
     # One that another process forgets, or that is being tried again, is left to that.
-    old = sa.select(jobs.c.id).where(jobs.c.finished_at < before).limit(_PAGE)
-    old = old.with_for_update(skip_locked=True)
+    old = sa.select(jobs.c.id).where(jobs.c.finished_at < before, ~IS_OF_OPEN).limit(_PAGE)
+    old = old.with_for_update(of=jobs, skip_locked=True)
     ids = list(tx.execute(old).scalars())
     for start in range(0, len(ids), 500):
         chunk = ids[start : start + 500]
@@ -32,6 +34,5 @@ def sweep(tx: Connection, *, now: float, keep: float) -> bool:
     tx.execute(batches.delete().where(batches.c.finished_at < before, ~has_jobs))
     tx.execute(deliveries.delete().where(deliveries.c.finished_at < before))
     tx.execute(seen.delete().where(seen.c.until < now))
-    tx.execute(written.delete().where(written.c.at < now - max(keep, _WRITTEN_FOR)))
     idempotency.sweep(tx, now=now)
     return len(ids) == _PAGE

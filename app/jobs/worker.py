@@ -28,6 +28,7 @@ from app.errors import (
     LedgerUnavailable,
     Problem,
     RecordMissing,
+    may_pass,
     problem_of,
 )
 from app.jobs import ledger
@@ -52,8 +53,6 @@ _LEASE_MARGIN: Final = 0.1
 """Seconds: clocks of machines differ a little."""
 _LOOK_AGAIN: Final = 5.0
 """Seconds for which it is known whether anything is in quarantine."""
-_TEMPORARY: Final = (408, 409, 429)
-"""Statuses below 500 that another attempt may not meet."""
 
 Results = list[dict[str, Any]]
 Chore = Callable[[Job], Awaitable[Results]]
@@ -158,9 +157,10 @@ class Worker:
 
     async def _attempt(self, job_id: str, *, sound_only: bool) -> bool:
         """Whether there was an attempt."""
-        now = time.time()
-        job = await self._database.write(
-            lambda tx: ledger.begin(
+
+        def begin(tx: Any) -> Job | None:
+            now = time.time()
+            return ledger.begin(
                 tx,
                 job_id,
                 worker=self._name,
@@ -168,19 +168,24 @@ class Worker:
                 now=now,
                 sound_only=sound_only,
             )
-        )
+
+        job = await self._database.write(begin)
         if job is None:
             return False
         log.info("job_begun", job=job.id, attempt=job.attempt)
         self._begun.add(job_id)
         try:
             results = await self._do(job)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # noqa: BLE001 - every failure is written down
             await self._fail(job, error)
             return True
-        await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
+        try:
+            await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect counts, or it would come for ever
+            await self._fail(job, error)
+            return True
         self._metrics.attempts.labels("succeeded").inc()
         log.info("job_succeeded", job=job.id, results=len(results))
         return True
@@ -188,12 +193,12 @@ class Worker:
     async def _do(self, job: Job) -> Results:
         if job.expires_at is not None and time.time() > job.expires_at:
             raise JobExpired("The job did not begin before it expired")
-        if chore := self._chores.get(job.kind):
-            # It may take hours, and decodes nothing that could end this process.
-            self._turns.leave()
-            return await chore(job)
         try:
             async with asyncio.timeout(job.timeout):
+                if chore := self._chores.get(job.kind):
+                    # It may take hours, and decodes nothing that could end this process.
+                    self._turns.leave()
+                    return await chore(job)
                 if await self._may_be_quarantined(job):
                     await self._check_quarantine(job)
                 return await self._runner.run(job)
@@ -231,11 +236,15 @@ class Worker:
             now = time.time()
             failures = ledger.find(tx, job.id).failures
             again_at = None
-            if _may_pass(problem) and failures < job.retries:
+            if may_pass(problem.status) and failures < job.retries:
                 again_at = now + max(problem.retry_after or 0, backoff(failures))
             failed = replace(job, failures=failures)
             if ledger.fail(tx, failed, shown, again_at=again_at, now=now) and again_at is not None:
-                self._queue.submit(tx, [ledger.find(tx, job.id)])
+                found = ledger.find(tx, job.id)
+                if found.state is State.QUEUED:
+                    self._queue.submit(tx, [found])
+                else:
+                    again_at = None
 
         await self._insist(write)
         self._metrics.attempts.labels("failed" if again_at is None else "retried").inc()
@@ -250,7 +259,12 @@ class Worker:
         def write(tx: Any) -> float | None:
             now = time.time()
             returned = ledger.hand_back(
-                tx, [job_id], worker=self._name, again_at=now + after, now=now
+                tx,
+                [job_id],
+                worker=self._name,
+                begun=self._begun,
+                again_at=now + after,
+                now=now,
             )
             self._queue.submit(tx, returned)
             # It may have been brought here for a worker that has died, which nobody has counted.
@@ -277,13 +291,15 @@ class Worker:
     def _renew(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         """Runs in a thread: keep what is in hand, and let go of what no longer is."""
         while not ended.wait(self._lease / _RENEWALS):
+            # In this order: what has ended in between is in neither.
+            begun = set(self._begun)
             ids = list(self._in_hand)
             if not ids:
                 continue
             until = time.time() + self._lease
             try:
                 lost = self._database.write_now(
-                    partial(ledger.renew, ids=ids, worker=self._name, until=until)
+                    partial(ledger.renew, ids=ids, begun=begun, worker=self._name, until=until)
                 )
             except Exception:
                 # Leases that are not renewed pass to others: this goes on, whatever it is.
@@ -350,7 +366,3 @@ def _time_left(job: Job) -> float:
         return 0.0
     left = job.lease_until - time.time()
     return left + _LEASE_MARGIN if left > 0 else 0.0
-
-
-def _may_pass(problem: Problem) -> bool:
-    return problem.status >= 500 or problem.status in _TEMPORARY

@@ -19,6 +19,7 @@ from app.errors import (
     TargetFailed,
     TargetRefused,
     TargetRejected,
+    may_pass,
 )
 from app.jobs import targets
 from app.jobs.database import Connection, Database, upsert_all
@@ -33,8 +34,9 @@ from app.sources import stored
 from app.sources.base import Ref
 from app.stores.base import ObjectStore, Stat
 
-_FORGET_MARK: Final = written.delete().where(
-    written.c.key == sa.bindparam("of"), written.c.version == sa.bindparam("mark")
+_FORGET_BEFORE: Final = written.delete().where(
+    written.c.key == sa.bindparam("of"),
+    (written.c.version == sa.bindparam("mark")) | (written.c.at < sa.bindparam("old")),
 )
 _LOOKED_UP: Final = 500
 _AT_ONCE: Final = 4
@@ -42,9 +44,9 @@ _AT_ONCE: Final = 4
 _UNDER_WAY: Final = "?"
 """How the marks begin that stand for the versions of results that are being written."""
 _DOUBTED_FOR: Final = 900.0
+_TOLD_WITHIN: Final = 30 * 86_400.0
+"""Seconds within which a store has told of a version that is no longer there."""
 _PUT_TIMEOUT: Final = 60.0
-_PASSING: Final = (408, 409, 425, 429)
-"""Statuses below 500 that another attempt may not meet."""
 _S3_CODE: Final = re.compile(rb"<Code>([A-Za-z.]{1,64})</Code>")
 """What is wrong, in S3's answer. The rest of it may hold what was signed."""
 
@@ -151,7 +153,7 @@ class Writers:
         detail = f"{shown} answered {reply.status}"
         if code := _S3_CODE.search(reply.body):
             detail += f" {code[1].decode()}"
-        if reply.status in _PASSING or reply.status >= 500:
+        if may_pass(reply.status):
             raise TargetFailed(detail, param="target")
         raise TargetRejected(detail, param="target")
 
@@ -168,8 +170,9 @@ class Author(Enum):
 def author_of(tx: Connection, key: str, version: str, *, now: float) -> Author:
     """Whether what is at a place among the originals, in this version, is a result of a job.
 
-    Every version that was written there is known, as what the store tells of one may come after
-    the next. A write that has ended without a word is doubted for `_DOUBTED_FOR` seconds.
+    Versions before the last are known for `_TOLD_WITHIN` seconds, as what the store tells of one
+    may come after the next; the last is known for good. A write that has ended without a word is
+    doubted for `_DOUBTED_FOR` seconds.
     """
     known = sa.select(written.c.version, written.c.at).where(written.c.key == key)
     rows = list(tx.execute(known))
@@ -204,4 +207,5 @@ def _note(tx: Connection, versions: Mapping[str, str], mark: str) -> None:
     now = time.time()
     rows = [{"key": key, "version": version, "at": now} for key, version in versions.items()]
     upsert_all(tx, written, rows)
-    tx.execute(_FORGET_MARK, [{"of": key, "mark": mark} for key in versions])
+    old = now - _TOLD_WITHIN
+    tx.execute(_FORGET_BEFORE, [{"of": key, "mark": mark, "old": old} for key in versions])

@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from app.admission import Lane
 from app.errors import Overloaded
 from app.jobs import intake as intakes
-from app.jobs import sightings
+from app.jobs import retention, sightings, writers
 from app.jobs.intake import Taken
 from app.jobs.schema import seen, written
 from app.sources import stored
 from app.sources.base import Ref
+from tests.jobs.ledgers import Clock
 from tests.jobs.shops import CAT, GONE, Shop, open_shop
 from transforms.transform import Transform
 
@@ -138,6 +140,22 @@ async def test_results_of_jobs_make_no_jobs_but_what_replaces_them_does(shop):
     # The store may tell of the one when the other is there already.
     assert await shop.tell(*(replace(result, version=v) for v in (second, first))) == 0
     assert await shop.tell(replace(result, version="somebody's")) == 1
+
+
+async def test_the_last_version_that_jobs_wrote_is_known_for_good(shop, monkeypatch):
+    await shop.rule(prefix="")
+    result = replace(CAT, key="shop/thumbs/cat.jpg")
+    clock = Clock()
+    monkeypatch.setattr(writers, "time", clock)
+    first = await shop.write_result("thumbs/cat.jpg")
+    clock.move(90 * 86_400)
+    await shop.database.write(lambda tx: retention.sweep(tx, now=clock.now, keep=1.0))
+    assert await shop.tell(replace(result, version=first)) == 0
+    # One that has been replaced long ago is told of no more, and not kept.
+    (shop.folder / "thumbs" / "cat.jpg").unlink()
+    second = await shop.write_result("thumbs/cat.jpg")
+    known = sa.select(written.c.version)
+    assert await shop.database.read(lambda tx: tx.execute(known).scalars().all()) == [second]
 
 
 @pytest.mark.parametrize(("whose", "jobs"), [("result", 0), ("somebody's", 1)])
