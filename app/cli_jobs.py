@@ -59,7 +59,7 @@ def submit(
             if target is not None:
                 outputs = [{**output, "target": target} for output in outputs]
             body = {"source": source, "outputs": outputs}
-        # Sent again after a cut connection, it is done once.
+        # What sends a request again on the way, such as a proxy, has it done once.
         job = client.post("/jobs", body, headers={"idempotency-key": secrets.token_hex(16)})
         if wait:
             job = _follow_job(client, job["id"])

@@ -1,7 +1,8 @@
 """The stored tier: results that outlive the process and are shared by all replicas.
 
 All results of one original are under one prefix, so that deleting or replacing the original purges
-them by listing that prefix. What is written takes no time from the answer: it is written behind it.
+them by listing that prefix. Results of requests are written behind the answer, and take no time
+from it; a job has ended only when its results are written.
 """
 
 from __future__ import annotations

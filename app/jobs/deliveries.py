@@ -100,7 +100,7 @@ def announce_job(tx: Connection, job: Job, *, now: float) -> None:
     """Have the end of a job told to its webhook."""
     assert job.webhook is not None  # noqa: S101 - the caller has looked
     event = f"job.{job.state}"
-    _announce(tx, event, job.webhook, job.as_json(), now=now, job_id=job.id)
+    _announce(tx, event, job.webhook, job.as_news(), now=now, job_id=job.id)
 
 
 def announce_batch(tx: Connection, batch: Batch, counts: dict[str, int], *, now: float) -> None:

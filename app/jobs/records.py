@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -188,6 +188,10 @@ class Job:
         }
         return {name: value for name, value in shown.items() if value is not None}
 
+    def as_news(self) -> dict[str, Any]:
+        """What receivers of webhooks and readers of reports are told."""
+        return {**self.as_json(), "source": told_source(self.refs)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -255,6 +259,11 @@ def shown_source(refs: Sequence[Ref]) -> Any:
     """The originals as a client names them: ids and URLs, a list where several are merged."""
     names = [ref.name for ref in refs]
     return names[0] if len(names) == 1 else names
+
+
+def told_source(refs: Sequence[Ref]) -> Any:
+    """The same for others than the client: URLs without their queries, which may be signed."""
+    return shown_source([replace(ref, name=shown_target(ref.name)) for ref in refs])
 
 
 def source_ref(name: str) -> Ref:

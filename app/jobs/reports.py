@@ -74,7 +74,7 @@ class Reporter:
 
             found = await self._database.read(find)
             for job in found:
-                part += json.dumps(job.as_json(), ensure_ascii=False).encode() + b"\n"
+                part += json.dumps(job.as_news(), ensure_ascii=False).encode() + b"\n"
                 count += 1
             if len(part) >= _PART:
                 yield bytes(part), count

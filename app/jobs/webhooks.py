@@ -156,6 +156,9 @@ class Sender:
         error: str | None = None
         last = False
         try:
+            if not self._keys:
+                # One that was accepted when there were some. Nobody could trust it unsigned.
+                raise InvalidRequest("PIXELMILL_WEBHOOK_SECRETS is not set: nothing signs this")
             reply = await self._outbound.send(
                 "POST",
                 delivery.url,

@@ -96,6 +96,8 @@ class Writers:
         finally:
             for task in writing:
                 task.cancel()
+            # Until they have ended, they may write.
+            await asyncio.gather(*writing, return_exceptions=True)
             if versions:
                 await self._database.write(lambda tx: _note(tx, versions, mark))
 

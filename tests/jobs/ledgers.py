@@ -45,7 +45,8 @@ def open_ledger(url: str) -> Iterator[Database]:
 
 def add_jobs(database: Database, *, count: int = 1, **fields: Any) -> list[Job]:
     """Accept some jobs."""
-    draft = Draft(source=(Ref(stored.KIND, "cat.jpg"),), outputs=OUTPUTS, **fields)
+    source = fields.pop("source", Ref(stored.KIND, "cat.jpg"))
+    draft = Draft(source=(source,), outputs=OUTPUTS, **fields)
     return database.write_now(lambda tx: ledger.insert(tx, [draft] * count, now=time.time()))
 
 

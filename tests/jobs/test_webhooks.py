@@ -24,6 +24,8 @@ from app.jobs.deliveries import Delivery, DeliveryState
 from app.jobs.webhooks import AT_ONCE, MOST_ATTEMPTS, Sender, WebhookCheck, webhook_guard
 from app.outbound import Outbound
 from app.settings import Settings
+from app.sources import web
+from app.sources.base import Ref
 from app.telemetry import Metrics
 from tests.http import originals as draw
 from tests.jobs.ledgers import Clock, add_jobs, end_well, open_ledger
@@ -196,6 +198,24 @@ async def test_a_receiver_that_is_gone_is_told_no_more(database, receiver):
     await Sending(database).send_due()
     ended = look(database, delivery)
     assert (ended.state, ended.attempt) == (DeliveryState.FAILED, 1)
+
+
+async def test_nothing_is_sent_that_no_secret_signs(database, receiver):
+    delivery = end_with_webhook(database, receiver.serve("/hook", answer(b"")))
+    await Sending(database, webhook_secrets="").send_due()
+    ended = look(database, delivery)
+    assert (ended.state, ended.attempt) == (DeliveryState.FAILED, 1)
+    assert receiver.asked == []
+
+
+async def test_a_receiver_is_not_told_the_query_of_a_source(database, receiver):
+    url = receiver.serve("/hook", answer(b""))
+    source = Ref(web.KIND, "https://host/cat.jpg?X-Amz-Signature=hush")
+    (job,) = add_jobs(database, webhook=url, source=source)
+    end_well(database, job)
+    await Sending(database).send_due()
+    (asked,) = receiver.asked
+    assert verify(asked, OLD)["data"]["source"] == "https://host/cat.jpg"
 
 
 async def test_a_redirect_is_not_followed(database, receiver):
