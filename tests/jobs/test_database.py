@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 import sqlalchemy as sa
 
-from app.errors import IdempotencyInFlight, IdempotencyMismatch, LedgerUnavailable
-from app.jobs import idempotency
+from app.errors import LedgerUnavailable
 from app.jobs.database import Database, insert_once, normal_url, upsert
 from app.jobs.migrations import upgrade
 from app.jobs.schema import METADATA, pauses, seen
@@ -105,39 +103,3 @@ async def test_upgrading_twice_or_at_once_is_harmless(tmp_path):
 def test_another_kind_of_database_is_refused(url):
     with pytest.raises(ValueError, match="must be off, sqlite"):
         normal_url(url)
-
-
-async def test_the_four_cases_of_a_key(database):
-    def reserve(fingerprint):
-        return database.write(
-            lambda tx: idempotency.reserve(tx, "k", fingerprint=fingerprint, now=time.time())
-        )
-
-    assert await reserve("one") is None
-    with pytest.raises(IdempotencyInFlight):
-        await reserve("one")
-    await database.write(
-        lambda tx: idempotency.answer(tx, "k", {"id": "7"}, fingerprint="one", now=time.time())
-    )
-    assert await reserve("one") == {"id": "7"}
-    with pytest.raises(IdempotencyMismatch):
-        await reserve("two")
-
-
-async def test_a_reservation_of_a_process_that_died_passes(database):
-    def reserve(now):
-        return database.write(lambda tx: idempotency.reserve(tx, "k", fingerprint="one", now=now))
-
-    assert await reserve(1000.0) is None
-    with pytest.raises(IdempotencyInFlight):
-        await reserve(1059.0)
-    assert await reserve(1061.0) is None
-    await database.write(lambda tx: idempotency.release(tx, "k"))
-    assert await reserve(1062.0) is None
-
-
-async def test_answers_are_forgotten_in_time(database):
-    await database.write(lambda tx: idempotency.reserve(tx, "k", fingerprint="one", now=1000.0))
-    await database.write(lambda tx: idempotency.answer(tx, "k", {}, fingerprint="one", now=1000.0))
-    assert await database.write(lambda tx: idempotency.sweep(tx, now=1000.0 + 86_399)) == 0
-    assert await database.write(lambda tx: idempotency.sweep(tx, now=1000.0 + 86_401)) == 1
