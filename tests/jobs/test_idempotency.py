@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from app.errors import IdempotencyInFlight
+from app.errors import IdempotencyInFlight, IdempotencyMismatch
 from app.jobs import idempotency, ledger
 from app.jobs.database import Connection, Database
 from app.jobs.migrations import upgrade
@@ -51,3 +51,29 @@ async def test_a_key_is_kept_no_longer_than_its_job(database) -> None:
     await database.write(lambda tx: tx.execute(jobs.delete().where(jobs.c.id == made)))
     assert await database.write(lambda tx: reserve(tx, now=now + 1)) is None
     assert await database.write(lambda tx: accept(tx, now=now + 1)) != made
+
+
+async def test_the_cases_of_a_key(database) -> None:
+    now = time.time()
+    assert await database.write(lambda tx: reserve(tx, now=now)) is None
+    with pytest.raises(IdempotencyInFlight):
+        await database.write(lambda tx: reserve(tx, now=now + 1))
+    made = await database.write(lambda tx: accept(tx, now=now + 2))
+    assert await database.write(lambda tx: reserve(tx, now=now + 3)) == {"id": made}
+    with pytest.raises(IdempotencyMismatch):
+        await database.write(
+            lambda tx: idempotency.reserve(tx, "key", fingerprint="b", now=now + 4, record=jobs)
+        )
+
+
+async def test_a_reservation_passes_is_let_go_of_and_an_answer_is_forgotten(database) -> None:
+    now = time.time()
+    await database.write(lambda tx: reserve(tx, now=now))
+    with pytest.raises(IdempotencyInFlight):
+        await database.write(lambda tx: reserve(tx, now=now + 59))
+    assert await database.write(lambda tx: reserve(tx, now=now + 61)) is None
+    await database.write(lambda tx: idempotency.release(tx, "key"))
+    assert await database.write(lambda tx: reserve(tx, now=now + 62)) is None
+    await database.write(lambda tx: accept(tx, now=now + 62))
+    assert await database.write(lambda tx: idempotency.sweep(tx, now=now + 62 + 86_399)) == 0
+    assert await database.write(lambda tx: idempotency.sweep(tx, now=now + 62 + 86_401)) == 1
