@@ -30,6 +30,7 @@ from app.jobs.database import Database
 from app.jobs.migrations import upgrade
 from app.jobs.records import Job, State
 from app.jobs.schema import METADATA, attempts
+from app.jobs.schema import jobs as job_rows
 from app.jobs.service import Jobs
 from tests.http import originals as draw
 from tests.jobs.deployment import Deployment, draft, ended, submit, until
@@ -172,7 +173,9 @@ async def test_a_key_of_a_client_makes_one_job(deployment: Deployment) -> None:
             await jobs.submit(draft(), key="k", fingerprint="another body")
         now = time.time()
         await jobs.database.write(
-            lambda tx: idempotency.reserve(tx, "under way", fingerprint="body", now=now)
+            lambda tx: idempotency.reserve(
+                tx, "under way", fingerprint="body", now=now, record=job_rows
+            )
         )
         with pytest.raises(IdempotencyInFlight):
             await jobs.submit(draft(), key="under way", fingerprint="body")
