@@ -57,7 +57,7 @@ class DrainingServer(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Run one process of the service until it is told to stop."""
-    machine.bound_arenas()
+    machine.tune_allocator()
     app = create_app(settings)
     config = uvicorn.Config(
         app.hit_path,

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 def work(settings: Settings) -> None:
     """Run one process that runs jobs until SIGTERM or SIGINT; a second one ends it at once."""
-    machine.bound_arenas()
+    machine.tune_allocator()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_work(settings))
 

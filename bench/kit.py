@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from app import machine
 from bench import corpus, raw
 from bench.report import Report, Verdict, middle
 from bench.service import Others, Worker, serve_jobs, workplace
@@ -100,4 +101,5 @@ def _milliseconds(way: Way, data: bytes, works: Sequence[Work]) -> float:
 
 
 if __name__ == "__main__":
+    machine.tune_allocator()  # as the service does
     serve_jobs(do)

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 DEFAULT_QUALITY: Final = {"jpeg": 80, "webp": 80, "avif": 50}
 _RIGHTS: Final = ("exif-ifd0-Copyright", "exif-ifd0-Artist")
 _TRELLIS_FROM: Final = 7
+_OWN_TABLES_FROM: Final = 5
+_LARGE: Final = 1_000_000
+"""Pixels from which a JPEG's own Huffman tables cost more time than all else of its encoding."""
+_DENSE: Final = 0.7
+"""Bits for a pixel from which they save a photograph 1 to 3 %; with fewer bits they save more."""
 _TELLING: Final = ("xmp-data", "iptc-data", "jpeg-thumbnail-data")
 _COMMENTS: Final = ("png-comment", "gif-comment")
 _RIGHTS_TAGS: Final = {"Artist", "Copyright"}
@@ -234,15 +239,26 @@ def exif_of_rights(block: bytes) -> bytes:
 
 def _save_jpeg(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     slow = transform.effort >= _TRELLIS_FROM
-    return image.jpegsave_buffer(
-        Q=quality,
-        optimize_coding=transform.effort >= 1,
-        interlace=transform.progressive,
-        trellis_quant=slow,
-        overshoot_deringing=slow,
-        optimize_scans=slow and transform.progressive,
-        keep=keep,
-    )
+
+    def save(*, own_tables: bool) -> Any:
+        return image.jpegsave_buffer(
+            Q=quality,
+            optimize_coding=own_tables,
+            interlace=transform.progressive,
+            trellis_quant=slow,
+            overshoot_deringing=slow,
+            optimize_scans=slow and transform.progressive,
+            keep=keep,
+        )
+
+    if transform.effort == 0 or transform.effort >= _OWN_TABLES_FROM:
+        return save(own_tables=transform.effort > 0)
+    pixels = image.width * image.height
+    if pixels < _LARGE or transform.progressive or transform.max_bytes is not None:
+        return save(own_tables=True)
+    # libjpeg-turbo encodes with the standard tables twice as quickly, by vector instructions.
+    data = save(own_tables=False)
+    return data if len(data) * 8 >= _DENSE * pixels else save(own_tables=True)
 
 
 def _save_png(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:

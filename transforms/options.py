@@ -594,8 +594,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         step="encode",
         example="4",
         help="Processor time spent on small files, 0 (quick) to 9 (small): WebP effort (at most "
-        "6), AVIF effort, PNG compression, GIF effort; for JPEG optimised tables from 1 and "
-        "trellis quantisation from 7.",
+        "6), AVIF effort, PNG compression, GIF effort; for JPEG optimised tables from 1 (beyond a "
+        "megapixel only where they save much, or from 5) and trellis quantisation from 7.",
     ),
     Option(
         name="progressive",
