@@ -62,26 +62,26 @@ class Jobs:
         `key` is the client's for this request, and `fingerprint` is of its body. Raises
         IdempotencyInFlight, IdempotencyMismatch, LedgerUnavailable.
         """
-        now = time.time()
-        if key is not None:
-            known = await self.database.write(
-                lambda tx: idempotency.reserve(
+
+        def accept(tx: Connection) -> tuple[Job, bool]:
+            # The key is taken and answered in one transaction: no crash leaves it in flight.
+            now = time.time()
+            if key is not None:
+                known = idempotency.reserve(
                     tx, key, fingerprint=fingerprint, now=now, record=job_rows
                 )
-            )
-            if known is not None:
-                return await self.find(known["id"]), False
-
-        def accept(tx: Connection) -> Job:
+                if known is not None:
+                    return ledger.find(tx, known["id"]), False
             (job,) = ledger.insert(tx, [draft], now=now)
             self.queue.submit(tx, [job])
             if key is not None:
                 idempotency.answer(tx, key, {"id": job.id}, fingerprint=fingerprint, now=now)
-            return job
+            return job, True
 
-        job = await self.database.write(accept)
-        self.queue.wake()
-        return job, True
+        job, new = await self.database.write(accept)
+        if new:
+            self.queue.wake()
+        return job, new
 
     async def find(self, job_id: str) -> Job:
         """The job of an id. Raises RecordMissing."""
