@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app import machine
 from app.jobs import ledger
 from app.jobs.records import Draft, State
 from app.service import Service, open_service
@@ -35,7 +36,11 @@ _SCALING: Final = 1.9
 _SIX_TOGETHER: Final = 0.45
 _ORIGINALS: Final = 24
 _MANY: Final = 10
-"""Groups of jobs in one measurement by the clock: a worker that is idle looks twice a second."""
+"""Groups of jobs in one measurement by the clock."""
+_STEADY: Final = (0.1, 0.85)
+"""Parts of a group's jobs between which the clock counts: before, workers have yet to look, and
+after, some have nothing left to take.
+"""
 _LOOK: Final = 0.1
 _PATIENCE: Final = 300.0
 
@@ -142,7 +147,7 @@ async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A group of jobs: processor seconds, and how many were done in a second."""
+    """A group of jobs: processor seconds, and how many a second ended while all workers had some."""
 
     cpu: float
     per_second: float
@@ -177,12 +182,13 @@ class _Bench:
                 body = {"source": name, "outputs": [output]}
                 drafts.append(self._jobs.reader.read_job(body, now=time.time()))
         used = sum(worker.cpu_seconds() for worker in workers)
-        began = time.monotonic()
+        began = time.time()
         await self._accept(drafts)
         await self._drain()
-        seconds = time.monotonic() - began
         used = sum(worker.cpu_seconds() for worker in workers) - used
-        return _Run(cpu=used, per_second=count / seconds)
+        ended = await self._jobs.database.read(lambda tx: _ends(tx, since=began))
+        first, last = (round(part * (len(ended) - 1)) for part in _STEADY)
+        return _Run(cpu=used, per_second=(last - first) / (ended[last] - ended[first]))
 
     async def rates(self, count: int) -> dict[str, float]:
         """Jobs accepted in a second: one in a transaction, and a thousand."""
@@ -235,6 +241,12 @@ def _open_jobs(tx: Any) -> int:
     return int(tx.exec_driver_sql(query, (time.time() + 3600,)).scalar())
 
 
+def _ends(tx: Any, *, since: float) -> list[float]:
+    """When the jobs ended that were accepted since, the earliest first: seconds of the epoch."""
+    query = "SELECT finished_at FROM jobs WHERE created_at >= ? AND finished_at > 0 ORDER BY 1"
+    return list(tx.exec_driver_sql(query, (since,)).scalars())
+
+
 def do(job: dict[str, Any]) -> dict[str, Any]:
     """Processor seconds of the bare renders: read, decode once, make every width, write."""
     began = time.process_time()
@@ -250,4 +262,5 @@ def do(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    machine.tune_allocator()  # as workers do
     serve_jobs(do)

@@ -13,6 +13,8 @@ from transforms.limits import Limits
 
 KIND: Final = "id"
 _TRIES: Final = 2
+_PIECE: Final = 1 << 22
+"""Bytes of an original that are read at a time, where the whole is wanted in memory anyway."""
 
 
 class StoredSource:
@@ -70,7 +72,9 @@ class StoredSource:
     async def _fetch(self, identity: Identity) -> bytes:
         for attempt in range(1, _TRIES + 1):
             try:
-                async with self._store.read(identity.ref.name, version=identity.version) as reading:
+                async with self._store.read(
+                    identity.ref.name, version=identity.version, piece=_PIECE
+                ) as reading:
                     return await receive(reading.chunks, cap=self._cap, limits=self._limits)
             except SourceFailed:
                 # A body that was cut is not retried by the store's client: once more, from the

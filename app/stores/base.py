@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from app.errors import InvalidRequest
 
 CHUNK: Final = 256 * 1024
-"""Bytes read at a time."""
+"""Bytes read at a time: as many are held for each reader that is slow."""
 
 MAX_KEY: Final = 1024
 MAX_SEGMENT: Final = 255
@@ -48,11 +48,17 @@ class ObjectStore(Protocol):
         """Look an object up. Raises OriginalMissing."""
 
     def read(
-        self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        piece: int = CHUNK,
     ) -> AbstractAsyncContextManager[Reading]:
         """Open an object, or its bytes from `start` up to but without `stop`.
 
-        Raises OriginalMissing, and OriginalChanged where it no longer has the given version. A body
+        They come in chunks of at most `piece` bytes. Raises OriginalMissing, and OriginalChanged where it no longer has the given version. A body
         that ends early raises SourceFailed: what came before must not be used.
         """
 

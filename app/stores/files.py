@@ -58,15 +58,22 @@ class FileStore:
 
     @asynccontextmanager
     async def read(
-        self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        piece: int = CHUNK,
     ) -> AsyncIterator[Reading]:
-        descriptor = await self._open_later(key)
+        most = piece if stop is None else min(piece, max(0, stop - start))
+        descriptor, first = await self._open_later(key, start, most)
         try:
             found = _stat(key, os.fstat(descriptor))
             if version is not None and found.version != version:
                 raise OriginalChanged(f"{key} was replaced")
             end = found.size if stop is None else min(stop, found.size)
-            yield Reading(stat=found, chunks=_chunks(descriptor, key, start, end))
+            yield Reading(stat=found, chunks=_chunks(descriptor, key, start, end, first, piece))
         finally:
             os.close(descriptor)
 
@@ -168,9 +175,22 @@ class FileStore:
             finally:
                 os.close(above)
 
-    async def _open_later(self, key: str) -> int:
-        """Open in a thread. Whoever leaves meanwhile leaves no descriptor behind."""
-        opening = asyncio.ensure_future(_in_thread(lambda: self._open(key), key))
+    async def _open_later(self, key: str, start: int, most: int) -> tuple[int, bytes]:
+        """Open a file and read its first bytes, in one thread.
+
+        Whoever leaves meanwhile leaves no descriptor behind.
+        """
+
+        def begin() -> tuple[int, bytes]:
+            descriptor = self._open(key)
+            try:
+                there = max(0, os.fstat(descriptor).st_size - start)
+                return descriptor, os.pread(descriptor, min(most, there), start)
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+        opening = asyncio.ensure_future(_in_thread(begin, key))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -245,22 +265,27 @@ def _remove_tree(name: str, folder: int) -> None:
             return
 
 
-def _close_opened(opening: asyncio.Future[int]) -> None:
+def _close_opened(opening: asyncio.Future[tuple[int, bytes]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result())
+        descriptor, _ = opening.result()
+        os.close(descriptor)
 
 
-async def _chunks(descriptor: int, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-    at = start
+async def _chunks(
+    descriptor: int, key: str, start: int, end: int, first: bytes, piece: int
+) -> AsyncIterator[bytes]:
+    """The bytes from `start` to `end`, of which the first have been read."""
+    at, chunk = start, first[: max(0, end - start)]
     while at < end:
-        try:
-            chunk = await asyncio.to_thread(os.pread, descriptor, min(4 * CHUNK, end - at), at)
-        except OSError as error:
-            raise SourceFailed(f"The file system failed: {error.strerror}") from None
         if not chunk:
             raise SourceFailed(f"{key} became shorter while it was read")
         at += len(chunk)
         yield chunk
+        if at < end:
+            try:
+                chunk = await asyncio.to_thread(os.pread, descriptor, min(piece, end - at), at)
+            except OSError as error:
+                raise SourceFailed(f"The file system failed: {error.strerror}") from None
 
 
 async def _in_thread(work: Callable[[], T], key: str, *, conflict: bool = False) -> T:

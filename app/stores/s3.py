@@ -68,7 +68,13 @@ class S3Store:
 
     @asynccontextmanager
     async def read(
-        self, key: str, *, version: str | None = None, start: int = 0, stop: int | None = None
+        self,
+        key: str,
+        *,
+        version: str | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        piece: int = CHUNK,
     ) -> AsyncIterator[Reading]:
         if stop is not None and stop <= start:
             yield await self._read_nothing(key, version)
@@ -88,7 +94,7 @@ class S3Store:
             raise SourceFailed("The object store answered the whole instead of a range")
         # An abandoned body keeps its connection for ever: it is closed on every way out.
         async with answer["Body"] as body:
-            yield Reading(stat=_stat(key, answer), chunks=_chunks(body, key, answer))
+            yield Reading(stat=_stat(key, answer), chunks=_chunks(body, key, answer, piece))
 
     async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
         answer = await self._call(
@@ -278,10 +284,10 @@ async def _no_chunks() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def _chunks(body: Any, key: str, answer: Any) -> AsyncIterator[bytes]:
+async def _chunks(body: Any, key: str, answer: Any, piece: int) -> AsyncIterator[bytes]:
     received = 0
     with translated(key):
-        async for chunk in body.iter_chunks(CHUNK):
+        async for chunk in body.iter_chunks(piece):
             received += len(chunk)
             yield chunk
     if received != answer["ContentLength"]:
