@@ -147,7 +147,7 @@ async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A group of jobs: processor seconds, and how many a second ended while all workers had some."""
+    """A group of jobs: processor seconds, and how many ended in a second of the busy time."""
 
     cpu: float
     per_second: float

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 from app.jobs import batches, ledger
 from app.jobs.batch_spec import BatchReader, Plan
@@ -30,7 +29,7 @@ class Filler:
         self._reader = reader
         self._origins = origins
 
-    async def fill(self, job: Job) -> list[dict[str, Any]]:
+    async def fill(self, job: Job) -> None:
         """Fill the batch of a job to its end, or until it is cancelled.
 
         Raises what the store does, InvalidRequest where its order cannot be read any more, and
@@ -46,7 +45,6 @@ class Filler:
                 plan, read, cursor=batch.cursor, since=batch.created_at
             )
             batch = await self._write(batch, page, job)
-        return []
 
     async def _write(self, batch: Batch, page: Page, job: Job) -> Batch:
         def write(tx: Connection) -> Batch:

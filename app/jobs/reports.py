@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -36,7 +36,7 @@ class Reporter:
         self._database = database
         self._writer = writer
 
-    async def report(self, job: Job) -> list[dict[str, Any]]:
+    async def report(self, job: Job) -> None:
         """Write the report of the batch of a job. Raises what the target does."""
         batch_id = job.batch_id
         assert batch_id is not None  # noqa: S101 - it was made for one
@@ -47,7 +47,8 @@ class Reporter:
         lines = 0
         async for part, count in self._parts(batch_id, state):
             place = _place(wanted["target"], len(places) + 1)
-            await self._writer.write([Finished(data=part, media_type=MEDIA_TYPE, place=place)])
+            written = Finished(data=part, media_type=MEDIA_TYPE, place=place)
+            await self._database.write(await self._writer.write([written]))
             places.append(place)
             lines += count
         told = {
@@ -61,7 +62,6 @@ class Reporter:
         await self._database.write(
             lambda tx: tx.execute(rows.update().where(rows.c.id == batch_id).values(report=text))
         )
-        return []
 
     async def _parts(self, batch_id: str, state: State | None) -> AsyncIterator[tuple[bytes, int]]:
         """The report in parts, with the lines of each: at least one, which may be empty."""

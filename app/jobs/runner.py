@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 from app.admission import Lane
 from app.errors import InvalidRequest
 from app.jobs import targets
+from app.jobs.database import Connection
 from app.jobs.records import Job, Output, shown_source, shown_target
 from app.jobs.spec import settled
 from app.jobs.targets import Fields, TargetKind
@@ -42,11 +43,26 @@ class Finished:
     place: str
 
 
+Note = Callable[[Connection], None]
+"""Something that is written down in a transaction."""
+
+
 class ResultWriter(Protocol):
     """Writes results to targets."""
 
-    async def write(self, results: Sequence[Finished]) -> None:
-        """Write results to their places. Raises TargetFailed, and what the store raises."""
+    async def write(self, results: Sequence[Finished]) -> Note:
+        """Write results to their places. Raises TargetFailed, and what the store raises.
+
+        What has been written is to be noted, with the end of the job or before.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a job has come to: its results, as a client is told of them, and what is noted."""
+
+    results: list[dict[str, Any]]
+    note: Note
 
 
 class Runner:
@@ -63,7 +79,7 @@ class Runner:
         text = "\n".join(f"{one.ref.kind} {one.ref.name} {one.version}" for one in found)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    async def run(self, job: Job) -> list[dict[str, Any]]:
+    async def run(self, job: Job) -> Done:
         """Make every result and write it. Raises what any step does; see `app.errors`."""
         began = perf_counter()
         outputs = [Output.from_json(output) for output in json.loads(job.outputs)]
@@ -80,7 +96,7 @@ class Runner:
             lambda: [_Made.of(*one) for one in zip(outputs, keyeds, answers, strict=True)]
         )
         places = _places(job.refs, made, allowed=self._settings.targets)
-        await self._writer.write(
+        note = await self._writer.write(
             [
                 Finished(data=one.data, media_type=one.format.media_type, place=place)
                 for one, place in zip(made, places, strict=True)
@@ -91,9 +107,10 @@ class Runner:
             "source": shown_source(job.refs),
             "milliseconds": round((perf_counter() - began) * 1000, 1),
         }
-        return [
+        results = [
             {**self._shown(one, place), **shared} for one, place in zip(made, places, strict=True)
         ]
+        return Done(results=results, note=note)
 
     def _shown(self, made: _Made, place: str | None) -> dict[str, Any]:
         """What a client is told of a result."""

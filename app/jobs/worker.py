@@ -35,7 +35,7 @@ from app.jobs import ledger
 from app.jobs.database import Database
 from app.jobs.queues import JobQueue
 from app.jobs.records import Job, Kind, State, shown_problem
-from app.jobs.runner import Runner
+from app.jobs.runner import Done, Runner
 from app.telemetry import Metrics
 
 T = TypeVar("T")
@@ -54,8 +54,7 @@ _LEASE_MARGIN: Final = 0.1
 _LOOK_AGAIN: Final = 5.0
 """Seconds for which it is known whether anything is in quarantine."""
 
-Results = list[dict[str, Any]]
-Chore = Callable[[Job], Awaitable[Results]]
+Chore = Callable[[Job], Awaitable[None]]
 """What a kind of job other than a render does."""
 
 
@@ -175,22 +174,27 @@ class Worker:
         log.info("job_begun", job=job.id, attempt=job.attempt)
         self._begun.add(job_id)
         try:
-            results = await self._do(job)
+            done = await self._do(job)
         except Exception as error:  # noqa: BLE001 - every failure is written down
             await self._fail(job, error)
             return True
+
+        def finish(tx: Any) -> None:
+            done.note(tx)
+            ledger.finish(tx, job, done.results, now=time.time())
+
         try:
-            await self._insist(lambda tx: ledger.finish(tx, job, results, now=time.time()))
+            await self._insist(finish)
         except LedgerUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - a defect counts, or it would come for ever
             await self._fail(job, error)
             return True
         self._metrics.attempts.labels("succeeded").inc()
-        log.info("job_succeeded", job=job.id, results=len(results))
+        log.info("job_succeeded", job=job.id, results=len(done.results))
         return True
 
-    async def _do(self, job: Job) -> Results:
+    async def _do(self, job: Job) -> Done:
         if job.expires_at is not None and time.time() > job.expires_at:
             raise JobExpired("The job did not begin before it expired")
         try:
@@ -198,7 +202,8 @@ class Worker:
                 if chore := self._chores.get(job.kind):
                     # It may take hours, and decodes nothing that could end this process.
                     self._turns.leave()
-                    return await chore(job)
+                    await chore(job)
+                    return Done(results=[], note=_note_nothing)
                 if await self._may_be_quarantined(job):
                     await self._check_quarantine(job)
                 return await self._runner.run(job)
@@ -352,6 +357,10 @@ class _Turns:
         self._sharing -= 1
         if not self._sharing:
             self._nobody.set()
+
+
+def _note_nothing(tx: Any) -> None:
+    del tx
 
 
 def backoff(failures: int) -> float:

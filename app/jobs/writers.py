@@ -25,7 +25,7 @@ from app.jobs import targets
 from app.jobs.database import Connection, Database, upsert_all
 from app.jobs.ids import new_id
 from app.jobs.records import shown_target
-from app.jobs.runner import Finished
+from app.jobs.runner import Finished, Note
 from app.jobs.schema import written
 from app.jobs.targets import TargetKind
 from app.outbound import Outbound
@@ -75,7 +75,7 @@ class Writers:
         self._outbound = outbound
         self._buckets: dict[str, ObjectStore] = {}
 
-    async def write(self, results: Sequence[Finished]) -> None:
+    async def write(self, results: Sequence[Finished]) -> Note:
         own = [r.place for r in results if targets.kind_of(r.place) is TargetKind.ORIGINAL]
         # It is noted before it is there: the store may tell of it at once.
         mark = _UNDER_WAY + new_id()
@@ -90,16 +90,21 @@ class Writers:
                 if version is not None:
                     versions[result.place] = version
 
+        def note(tx: Connection) -> None:
+            if versions:
+                _note(tx, versions, mark)
+
         writing = [asyncio.create_task(write(result)) for result in results]
         try:
             await asyncio.gather(*writing)
-        finally:
+        except BaseException:
             for task in writing:
                 task.cancel()
             # Until they have ended, they may write.
             await asyncio.gather(*writing, return_exceptions=True)
-            if versions:
-                await self._database.write(lambda tx: _note(tx, versions, mark))
+            await self._database.write(note)
+            raise
+        return note
 
     def bucket(self, name: str) -> ObjectStore:
         """The store of a bucket. It stays open until this is closed."""

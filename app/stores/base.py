@@ -58,8 +58,9 @@ class ObjectStore(Protocol):
     ) -> AbstractAsyncContextManager[Reading]:
         """Open an object, or its bytes from `start` up to but without `stop`.
 
-        They come in chunks of at most `piece` bytes. Raises OriginalMissing, and OriginalChanged where it no longer has the given version. A body
-        that ends early raises SourceFailed: what came before must not be used.
+        They come in chunks of at most `piece` bytes. Raises OriginalMissing, and OriginalChanged
+        where it no longer has the given version. A body that ends early raises SourceFailed: what
+        came before must not be used.
         """
 
     async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:

@@ -73,7 +73,9 @@ class FileStore:
             if version is not None and found.version != version:
                 raise OriginalChanged(f"{key} was replaced")
             end = found.size if stop is None else min(stop, found.size)
-            yield Reading(stat=found, chunks=_chunks(descriptor, key, start, end, first, piece))
+            yield Reading(
+                stat=found, chunks=_chunks(descriptor, key, range(start, end), first, piece)
+            )
         finally:
             os.close(descriptor)
 
@@ -272,10 +274,11 @@ def _close_opened(opening: asyncio.Future[tuple[int, bytes]]) -> None:
 
 
 async def _chunks(
-    descriptor: int, key: str, start: int, end: int, first: bytes, piece: int
+    descriptor: int, key: str, part: range, first: bytes, piece: int
 ) -> AsyncIterator[bytes]:
-    """The bytes from `start` to `end`, of which the first have been read."""
-    at, chunk = start, first[: max(0, end - start)]
+    """The bytes of a part, the first of which have been read."""
+    at, end = part.start, part.stop
+    chunk = first[: len(part)]
     while at < end:
         if not chunk:
             raise SourceFailed(f"{key} became shorter while it was read")

@@ -65,7 +65,7 @@ class Shop:
     async def write_result(self, place: str) -> str:
         """Write a result as jobs do. Returns its version."""
         found = Finished(data=draw.jpeg(), media_type="image/jpeg", place=place)
-        await self.writer.write([found])
+        await self.database.write(await self.writer.write([found]))
         return (await self.service.originals.stat(place)).version
 
     @property

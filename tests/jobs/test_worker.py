@@ -1,4 +1,4 @@
-"""A worker in this process, with chores that go wrong."""
+"""A worker in this process, with work that goes wrong."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.jobs import ledger
 from app.jobs.database import Database
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.records import Kind, State
+from app.jobs.runner import Done
 from app.jobs.worker import Worker
 from app.telemetry import Metrics
 from tests.jobs.deployment import until
@@ -26,13 +27,23 @@ def database(ledger_url: str) -> Iterator[Database]:
         yield opened
 
 
+class Rendering:
+    """A runner, all of whose jobs come to this."""
+
+    def __init__(self, done):
+        self._done = done
+
+    async def run(self, job):
+        return self._done
+
+
 @asynccontextmanager
-async def working(database, chore) -> AsyncIterator[None]:
-    """A worker that does this for jobs of the kind `report`."""
+async def working(database, chore=None, *, runner=None) -> AsyncIterator[None]:
+    """A worker that does this for jobs of the kind `report`, and has this runner."""
     worker = Worker(
         database=database,
         queue=EmbeddedQueue(database, lease=10),
-        runner=None,
+        runner=runner,
         chores={Kind.REPORT: chore},
         metrics=Metrics(),
         concurrency=2,
@@ -60,11 +71,9 @@ def code(job):
 
 
 async def test_results_that_cannot_be_written_down_are_a_failure_that_counts(database):
-    async def chore(job):
-        return [{"width": object()}]
-
-    (job,) = add_jobs(database, kind=Kind.REPORT, retries=0)
-    async with working(database, chore):
+    runner = Rendering(Done(results=[{"width": object()}], note=lambda tx: None))
+    (job,) = add_jobs(database, retries=0)
+    async with working(database, runner=runner):
         found = await ended(database, job)
     assert (found.state, found.failures, code(found)) == (State.FAILED, 1, "internal")
 
@@ -84,7 +93,7 @@ async def test_jobs_are_claimed_though_the_dead_cannot_be_counted(database, monk
         raise RuntimeError("a defect")
 
     async def chore(job):
-        return []
+        return None
 
     monkeypatch.setattr(ledger, "reap", reap)
     (job,) = add_jobs(database, kind=Kind.REPORT)
