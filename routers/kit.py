@@ -147,11 +147,12 @@ class _Link:
         ]
         keys = service.settings.signing_keys
         self._signer = Signer(keys) if service.settings.require_signature != "off" else None
-        self._expires = _expiry(pairs)
+        # Whoever may see the original for a time must not be given it for longer.
+        ends = [end for end in (_expiry(pairs), grant.expires) if end is not None]
+        self._expires = min(ends, default=None)
         self.grant = grant
-        if self._signer is not None and self._expires is not None:
-            soonest = min(self._expires, grant.expires or self._expires)
-            self.grant = Grant(expires=soonest, shared=grant.shared)
+        if self._signer is not None:
+            self.grant = Grant(expires=self._expires, shared=grant.shared)
 
     def pairs(self, transform: Transform) -> list[tuple[str, str]]:
         """The parameters of a result: all that is not default, or a preset and what varies it."""

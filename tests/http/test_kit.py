@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html.parser
 import re
+import time
 
 import pytest
 
+from app.signing import Signer
 from tests.http import originals as draw
 
 KEY = "k1:a-secret-of-enough-letters"
@@ -91,6 +93,24 @@ def test_the_urls_are_signed_where_signatures_are_needed(serve, wide):
     assert "exp=" in url
     assert served.get(url).status_code == 200
     assert served.get(url.replace("w=100", "w=101")).status_code == 403
+
+
+@pytest.mark.parametrize("ttl", ["", "&ttl=9000"])
+def test_the_urls_hold_no_longer_than_what_the_kit_was_signed_for(serve, wide, ttl):
+    served = serve(keys=KEY, require_signature="all")
+    expires = int(time.time()) + 60
+    signer = Signer({"k1": b"a-secret-of-enough-letters"})
+    url = signer.sign(f"/kit/wide.jpg?widths=100{ttl}", expires=expires)
+    answer = served.get(url)
+    assert answer.status_code == 200, answer.text
+    kit = answer.json()
+    for source in (kit["img"], *kit["sources"]):
+        for thumb in urls(source["srcset"]):
+            assert f"exp={expires}" in thumb
+            assert served.get(thumb).status_code == 200
+    sooner = signer.sign("/kit/wide.jpg?widths=100&ttl=9", expires=expires)
+    (thumb,) = urls(served.get(sooner).json()["img"]["srcset"])
+    assert int(re.search(r"exp=(\d+)", thumb)[1]) < expires
 
 
 def test_an_animation_has_webp_and_gif(serve, folder):
