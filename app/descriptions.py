@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from app.admission import Lane
 from app.cache import MemoryTier, Rendered
+from app.colours import pack, unpack
 from app.flights import Flights
-from app.render import Renderer
+from app.render import Fetched, Keyed, Renderer
 from app.sources.base import Identity, Ref
 from app.telemetry import Timings
 from transforms import describe, pipeline
-from transforms.describe import Description, Facts
+from transforms.describe import Colours, Description, Facts
 from transforms.errors import BrokenImage
 from transforms.formats import SNIFFED_BYTES, Format, sniff
 from transforms.inspect import Header
+from transforms.transform import Transform
 
 JSON: Final = Format(name="json", media_type="application/json", extension="json", alpha=False)
 
@@ -57,6 +60,7 @@ class Describer:
         self._renderer = renderer
         self._memory_tier = memory_tier
         self._describing: Flights[str, Description] = Flights()
+        self._seeing: Flights[str, Colours] = Flights()
 
     async def identify(self, ref: Ref, *, colours: bool, place: bool) -> Asked:
         """Ask for the version that there is now."""
@@ -72,12 +76,45 @@ class Describer:
 
     async def _describe(self, asked: Asked, lane: Lane) -> Description:
         data, facts = await self._read(asked)
-        colours = None
-        if asked.colours:
-            colours, _ = await self._renderer.run(
+        if not asked.colours:
+            return Description(facts=facts)
+
+        async def see() -> Colours:
+            seen, _ = await self._renderer.run(
                 describe.see_colours, data, [describe.SMALL], lane, Timings()
             )
-        return Description(facts=facts, colours=colours)
+            return seen
+
+        keyed = await self._renderer.key(asked.identity, describe.SMALL)
+        return Description(facts=facts, colours=await self._see(keyed, see))
+
+    async def see(self, fetched: Fetched, transform: Transform, *, lane: Lane) -> Colours:
+        """The colours of a result, from memory where they are there, else from a small picture."""
+        small = describe.miniature(transform)
+
+        def see() -> Awaitable[Colours]:
+            return self._renderer.make(describe.see_colours, fetched, small, lane=lane)
+
+        return await self._see(await self._renderer.key(fetched.keyed.identity, small), see)
+
+    async def _see(self, keyed: Keyed, see: Callable[[], Awaitable[Colours]]) -> Colours:
+        """Colours are kept by what they are of: their original, and how it is transformed."""
+        key = hashlib.sha256(f"colours\n{_EPOCH}\n{keyed.key}".encode()).hexdigest()[:32]
+        if found := self._memory_tier.get(key):
+            return unpack(found.data)
+        colours = await self._seeing.join(key, see)
+        first, *others = keyed.refs
+        self._memory_tier.put(
+            Rendered(
+                key=key,
+                ref=first,
+                others=tuple(others),
+                data=pack(colours),
+                format=JSON,
+                modified=keyed.identity.modified,
+            )
+        )
+        return colours
 
     async def answer(self, asked: Asked, *, lane: Lane) -> Rendered:
         """The description as JSON, from memory where it is there."""

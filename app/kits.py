@@ -7,12 +7,10 @@ page from jumping, a placeholder until the picture is there, and the HTML that s
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from transforms import geometry
 from transforms.describe import Colours
 from transforms.formats import FORMATS
 from transforms.shapes import Size
@@ -27,7 +25,7 @@ NEWER: Final = ("avif", "webp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One file of a kit: its transform, its size in pixels and its URL."""
+    """One file of a kit: its transform with its output settled, its size in pixels, its URL."""
 
     transform: Transform
     size: Size
@@ -96,54 +94,6 @@ class Kit:
         }
         lines.append(f"  <img{_attributes(image)}>")
         return "\n".join([*lines, "</picture>"])
-
-
-def climb(
-    original: Size, transform: Transform, widths: Sequence[int], *, orientation: int
-) -> list[Transform]:
-    """The transform at each width of a ladder, as far as the original has the pixels for it.
-
-    Where both w and h are given their ratio holds at every width. `original` is the stored size.
-    """
-    ratio = None
-    if transform.w is not None and transform.h is not None:
-        ratio = Decimal(transform.h) / Decimal(transform.w)
-    bare = replace(transform, w=None, h=None, fit=None, dpr=Decimal(1))
-    natural = geometry.plan(original, bare, orientation=orientation).scaled
-    most = natural.width
-    if ratio is not None and transform.fit == "cover":
-        most = min(most, int(natural.height / ratio))
-    most = max(1, most if transform.w is None else min(most, transform.w))
-    chosen = sorted({min(width, most) for width in widths})
-    return [_at(transform, width, ratio) for width in chosen]
-
-
-def build(
-    rungs: Sequence[tuple[Transform, Size]],
-    formats: Sequence[str],
-    *,
-    colours: Colours,
-    url_of: Callable[[Transform], str],
-    sizes: str,
-    alt: str,
-) -> Kit:
-    """Put a kit together from the transforms of its rungs, and their sizes.
-
-    The last of the `formats` is the one that every client shows.
-    """
-    variants: dict[str, list[Variant]] = {}
-    for name in formats:
-        variants[name] = []
-        for transform, size in rungs:
-            made = replace(transform, fm=name)
-            variants[name].append(Variant(transform=made, size=size, url=url_of(made)))
-    return Kit(variants=variants, colours=colours, sizes=sizes, alt=alt)
-
-
-def _at(transform: Transform, width: int, ratio: Decimal | None) -> Transform:
-    height = None if ratio is None else max(1, round(width * ratio))
-    fit = transform.fit if ratio is not None else "inside"
-    return replace(transform, w=width, h=height, fit=fit, dpr=Decimal(1))
 
 
 def _srcset(variants: Sequence[Variant]) -> str:

@@ -109,6 +109,14 @@ class Presets:
             *(pair for pair in pairs if pair[0] != PARAMETER),
         ]
 
+    def lets_vary(self, pairs: Iterable[tuple[str, str]], names: Iterable[str]) -> bool:
+        """Whether a request may give all of these names with its preset, if it names one.
+
+        Raises InvalidOption as `resolve` does.
+        """
+        found = self._find(pairs)
+        return found is None or found[1].varies is None or found[1].varies.issuperset(names)
+
     def own_sizes(self, pairs: Iterable[tuple[str, str]]) -> Sizes:
         """The sizes of the preset that a request names, at the usual pixel ratios.
 

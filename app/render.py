@@ -84,6 +84,19 @@ class Keyed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """The originals of a request, the first of them and those merged with it.
+
+    The header is the first's, as its first page has it.
+    """
+
+    keyed: Keyed
+    data: bytes
+    others: Sequence[bytes]
+    header: Header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A result, the tier that had it (`memory`, `stored` or `render`), and how long it took."""
 
@@ -127,7 +140,14 @@ class Renderer:
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
         """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`)."""
         identity = await self.originals.identify(ref)
-        return await self._key(identity, transform)
+        return await self.key(identity, transform)
+
+    async def key(self, identity: Identity, transform: Transform) -> Keyed:
+        """Step 2, where the first original has been identified."""
+        others = await self.originals.identify_named(transform.merge or (), "merge")
+        marks = await self.originals.identify_named(transform.mark_ids, "watermark")
+        key = key_of(transform, identity, *others, *marks)
+        return Keyed(identity=identity, transform=transform, key=key, others=others, marks=marks)
 
     async def answer(self, keyed: Keyed, *, lane: Lane) -> Answer:
         """Steps 3 to 9. Raises what any of them raises; see `app.errors`."""
@@ -157,25 +177,57 @@ class Renderer:
         """Render bytes that came with the request. Nothing of them is stored."""
         version = hashlib.sha256(data).hexdigest()
         identity = Identity(ref=Ref(UPLOAD, version), version=version, size=len(data), body=data)
-        keyed = await self._key(identity, transform)
+        keyed = await self.key(identity, transform)
         (answer,) = await self._answer_all([keyed], lane, self._max_seconds)
         return answer
 
     async def explain(self, keyed: Keyed) -> Work:
         """The work that a request comes to. Downloads the originals; renders nothing."""
+        fetched = await self.fetch(keyed)
+        return await asyncio.to_thread(self.plan, fetched, keyed.transform)
+
+    async def fetch(self, keyed: Keyed) -> Fetched:
+        """Steps 5 and 6: the originals of a request, but for its watermarks, and a header."""
         self._admission.check(Lane.INTERACTIVE)
         self._check_bytes(keyed)
         data = await self.originals.fetch(keyed.identity)
         others = await self.originals.fetch_all(keyed.others)
         header = await self.look(data, page=keyed.transform.page or 0)
-        return await asyncio.to_thread(
-            pipeline.prepare,
-            data,
-            keyed.transform,
-            self._limits,
-            others=others,
-            header=header if header.format.foreign else None,
+        return Fetched(keyed=keyed, data=data, others=others, header=header)
+
+    def plan(self, fetched: Fetched, transform: Transform) -> Work:
+        """The work that a transform of these originals comes to. Blocks for a short time.
+
+        Raises what `pipeline.prepare` does.
+        """
+        return pipeline.prepare(
+            fetched.data, transform, self._limits, others=fetched.others, header=fetched.header
         )
+
+    def check_time(self, work: Work) -> None:
+        """Raise InvalidOption for what a render is refused for: that it would take too long."""
+        self._check_cost(estimate_all([work]), work.transform, self._max_seconds)
+
+    async def make(
+        self,
+        make: Callable[[bytes, Sequence[Work], Stop], T],
+        fetched: Fetched,
+        transform: Transform,
+        *,
+        lane: Lane,
+    ) -> T:
+        """Steps 6 to 8 for something else than a result, of originals that are there."""
+        marks = await self._fetch_marks(fetched.keyed, lane)
+        made, _ = await self.run(
+            make,
+            fetched.data,
+            [transform],
+            lane,
+            Timings(),
+            merged=[fetched.others],
+            marks=[marks],
+        )
+        return made
 
     async def look(self, data: bytes, *, page: int = 0) -> Header:
         """Read the header of an original, and check it against the limits.
@@ -196,12 +248,6 @@ class Renderer:
         self.originals.forget(ref)
         self._to_keep = {key: of for key, of in self._to_keep.items() if ref not in of}
         return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
-
-    async def _key(self, identity: Identity, transform: Transform) -> Keyed:
-        others = await self.originals.identify_named(transform.merge or (), "merge")
-        marks = await self.originals.identify_named(transform.mark_ids, "watermark")
-        key = key_of(transform, identity, *others, *marks)
-        return Keyed(identity=identity, transform=transform, key=key, others=others, marks=marks)
 
     async def _answer_all(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float

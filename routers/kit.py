@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import kits
-from app.access import Grant, Scope
+from app.access import Scope
 from app.admission import Lane
 from app.errors import InvalidRequest
-from app.kits import Kit
-from app.presets import PARAMETER
+from app.kits import Kit, Variant
+from app.ladders import ladder_of
+from app.presets import Pairs
+from app.render import Fetched
 from app.service import Service
-from app.signing import Signer
-from app.sources import web
 from app.sources.base import Ref
+from app.variations import Rung, Variations
 from routers import openapi
 from routers.delivery import cache_control, unmodified_response
+from routers.links import Links
 from routers.methods import get_and_head
+from routers.negotiation import choose_output
 from routers.requests import flag_of, read_of, transform_of, value_of, while_connected
-from transforms import geometry
-from transforms.describe import Facts
-from transforms.options import BY_SPELLING, MAX_SIDE
-from transforms.shapes import Size
+from transforms.describe import miniature
+from transforms.errors import InvalidOption
+from transforms.options import MAX_SIDE
 from transforms.transform import Transform
 
 router = APIRouter(tags=["results"])
@@ -36,8 +40,6 @@ router = APIRouter(tags=["results"])
 _MOST_TTL: Final = 31_536_000
 _LONGEST: Final = 500
 _OWN: Final = ("widths", "formats", "sizes", "alt", "ttl", "warm")
-_RUNG: Final = ("w", "h", "fit", "dpr", "fm", "auto")
-"""What a rung of the ladder settles for itself."""
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The kit",
@@ -80,7 +82,7 @@ async def kit_by_url(request: Request) -> Response:
 
 async def _kit(request: Request) -> Response:
     read = read_of(request)
-    service, pairs, ref = read.service, read.pairs, read.ref
+    service, pairs = read.service, read.pairs
     warm = flag_of(pairs, "warm", default=False)
     if warm:
         service.access.check(read.caller, Scope.IMAGES)
@@ -91,101 +93,117 @@ async def _kit(request: Request) -> Response:
             "every size beforehand",
             param="trim",
         )
-    asked = await while_connected(
-        request, service.describer.identify(ref, colours=True, place=False)
+    widths, named = _widths(service, pairs)
+    newer = _newer(service, pairs)
+    sizes, alt = _text(pairs, "sizes", "100vw"), _text(pairs, "alt", "")
+    links = Links(service, read.ref, pairs, read.grant, expires=_expiry(pairs))
+    variations = Variations(service.presets, pairs)
+    fm, _ = choose_output(transform, b"", service.settings.formats)
+
+    renderer = service.renderer
+    keyed = await while_connected(request, renderer.identify(read.ref, transform.with_output(fm)))
+    fetched = await while_connected(request, renderer.fetch(keyed))
+    probe = replace(miniature(transform), fm="auto", frames=transform.frames)
+    work = await asyncio.to_thread(renderer.plan, fetched, probe)
+    ladder = ladder_of(work.header, transform)
+    rungs = variations.rungs(ladder, widths, named=named)
+    _, widest = ladder.steps(widths)
+    colours = await while_connected(
+        request,
+        service.describer.see(fetched, ladder.at(widest, widest=widest), lane=Lane.INTERACTIVE),
     )
-    description = await while_connected(
-        request, service.describer.describe(asked, lane=Lane.INTERACTIVE)
+    formats = _formats(
+        variations,
+        transform,
+        newer,
+        enabled=service.settings.formats,
+        moves=work.frames > 1,
+        transparent=colours.transparent,
     )
-    if description.colours is None:
-        raise AssertionError("colours were asked for")
-    facts = description.facts
-    stored = Size(facts.stored_width, facts.stored_height)
-    rungs = [
-        (rung, geometry.plan(stored, rung, orientation=facts.orientation).result)
-        for rung in kits.climb(
-            stored, transform, _widths(service, pairs), orientation=facts.orientation
-        )
-    ]
-    link = _Link(service, ref, pairs, read.grant)
-    kit = kits.build(
-        rungs,
-        _formats(service, pairs, facts),
-        colours=description.colours,
-        url_of=link.url,
-        sizes=_text(pairs, "sizes", "100vw"),
-        alt=_text(pairs, "alt", ""),
-    )
+    files = _Files(service, fetched, variations, links, frozenset(widths) if named else frozenset())
+    variants = await asyncio.to_thread(files.plan, rungs, formats)
+    kit = Kit(variants=variants, colours=colours, sizes=sizes, alt=alt)
     if warm:
-        await while_connected(request, _warm(service, ref, kit, link))
+        await while_connected(request, _warm(service, read.ref, kit))
     told = kit.as_json()
     etag = hashlib.sha256(repr(told).encode()).hexdigest()[:32]
     headers = {
         "etag": f'"{etag}"',
-        "cache-control": cache_control(service.settings, link.grant, versioned=False),
+        "cache-control": cache_control(service.settings, links.grant, versioned=False),
     }
     if response := unmodified_response(request, headers, None):
         return response
     return JSONResponse(told, headers=headers)
 
 
-class _Link:
-    """Makes the URLs of one kit, signed where the service has keys and the caller may have them."""
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Plans the files of one kit: each is what its own URL is answered with."""
 
-    def __init__(
-        self, service: Service, ref: Ref, pairs: list[tuple[str, str]], grant: Grant
-    ) -> None:
-        self._base = service.settings.public_url.rstrip("/")
-        self._path = "/thumb" if ref.kind == web.KIND else f"/thumb/{quote(ref.name)}"
-        self._fixed = [("url", ref.name)] if ref.kind == web.KIND else []
-        self._fixed += [pair for pair in pairs if pair[0] == "v"]
-        self._preset = [pair for pair in pairs if pair[0] == PARAMETER]
-        self._given = [
-            pair
-            for pair in pairs
-            if pair[0] in BY_SPELLING and BY_SPELLING[pair[0]].name not in _RUNG
-        ]
-        keys = service.settings.signing_keys
-        self._signer = Signer(keys) if service.settings.require_signature != "off" else None
-        # Whoever may see the original for a time must not be given it for longer.
-        ends = [end for end in (_expiry(pairs), grant.expires) if end is not None]
-        self._expires = min(ends, default=None)
-        self.grant = grant
-        if self._signer is not None:
-            self.grant = Grant(expires=self._expires, shared=grant.shared)
+    service: Service
+    fetched: Fetched
+    variations: Variations
+    links: Links
+    named: frozenset[int]
+    """The widths that the request names."""
 
-    def pairs(self, transform: Transform) -> list[tuple[str, str]]:
-        """The parameters of a result: all that is not default, or a preset and what varies it."""
-        if not self._preset:
-            return transform.items()
-        rung = [pair for pair in transform.items() if pair[0] in ("w", "h", "fm")]
-        return [*self._preset, *self._given, *rung]
+    def plan(self, rungs: Sequence[Rung], formats: Sequence[str]) -> dict[str, list[Variant]]:
+        """The files by format, each once; formats that cannot be made are left out.
 
-    def url(self, transform: Transform) -> str:
-        """The URL of a result."""
-        query = urlencode([*self._fixed, *self.pairs(transform)], quote_via=quote, safe=",:|")
-        path = f"{self._path}?{query}"
-        if self._signer is not None:
-            path = self._signer.sign(path, expires=self._expires)
-        return self._base + path
+        Raises InvalidOption where a width that is named, or the last of the formats, is refused.
+        """
+        *newer, last = formats
+        needed = self._sizes(rungs, last, needed=True)
+        found = {fm: self._sizes(rungs, fm, needed=False) for fm in newer}
+        return {fm: variants for fm, variants in found.items() if variants} | {last: needed}
+
+    def _sizes(self, rungs: Sequence[Rung], fm: str, *, needed: bool) -> list[Variant]:
+        found: dict[int, Variant] = {}
+        refused = None
+        for rung in rungs:
+            try:
+                variant = self._variant(rung, fm)
+            except InvalidOption as error:
+                if needed and rung.width in self.named:
+                    raise InvalidOption("widths", f"widths: {error.detail}") from None
+                refused = refused or error
+            else:
+                found.setdefault(variant.size.width, variant)
+        if refused and not found:
+            try:
+                return [self._variant(self.variations.itself, fm)]
+            except InvalidOption:
+                if needed:
+                    raise refused from None
+        return [found[width] for width in sorted(found)]
+
+    def _variant(self, rung: Rung, fm: str) -> Variant:
+        settings, renderer = self.service.settings, self.service.renderer
+        pairs = self.variations.with_format(rung.pairs, fm)
+        # As it is read from the URL, so that the file is the one that the URL gives.
+        wanted = transform_of(self.service, pairs)
+        settled = wanted.with_output(fm, defaults=settings.defaults)
+        work = renderer.plan(self.fetched, settled)
+        renderer.check_time(work)
+        url = self.links.url(self.variations.shown(wanted, pairs))
+        return Variant(transform=settled, size=work.plan.result, url=url)
 
 
-async def _warm(service: Service, ref: Ref, kit: Kit, link: _Link) -> None:
+async def _warm(service: Service, ref: Ref, kit: Kit) -> None:
     """Render every file of a kit, from one download and one decode."""
-    keyeds = []
-    for name, variants in kit.variants.items():
-        for variant in variants:
-            # As it is read from the URL, so that the key is the same.
-            wanted = transform_of(service, link.pairs(variant.transform))
-            settled = wanted.with_output(name, defaults=service.settings.defaults)
-            keyeds.append(await service.renderer.identify(ref, settled))
+    keyeds = [
+        await service.renderer.identify(ref, variant.transform)
+        for variants in kit.variants.values()
+        for variant in variants
+    ]
     await service.renderer.answer_all(keyeds, lane=Lane.API)
 
 
-def _widths(service: Service, pairs: list[tuple[str, str]]) -> tuple[int, ...]:
+def _widths(service: Service, pairs: Pairs) -> tuple[tuple[int, ...], bool]:
+    """The ladder of widths, and whether the request names it."""
     text = value_of(pairs, "widths")
     if text is None:
-        return tuple(service.settings.allowed_widths) or kits.WIDTHS
+        return tuple(service.settings.allowed_widths) or kits.WIDTHS, False
     words = text.split(",")
     if not 1 <= len(words) <= kits.MOST_WIDTHS or not all(
         word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= MAX_SIDE for word in words
@@ -194,34 +212,59 @@ def _widths(service: Service, pairs: list[tuple[str, str]]) -> tuple[int, ...]:
             f"widths must be 1 to {kits.MOST_WIDTHS} numbers of 1 to {MAX_SIDE}, got {text[:64]!r}",
             param="widths",
         )
-    return tuple(int(word) for word in words)
+    return tuple(int(word) for word in words), True
 
 
-def _formats(service: Service, pairs: list[tuple[str, str]], facts: Facts) -> list[str]:
-    """The newer formats that are offered, then the one that every client shows."""
+def _newer(service: Service, pairs: Pairs) -> list[str] | None:
+    """The newer formats that the request names, if it does."""
     text = value_of(pairs, "formats")
-    enabled = service.settings.formats
-    newer: list[str] = [name for name in kits.NEWER if name in enabled]
-    if text is not None:
-        wanted = [word.strip() for word in text.lower().split(",") if word.strip()]
-        if unknown := [word for word in wanted if word not in newer]:
-            raise InvalidRequest(
-                f"formats must be of {', '.join(newer)}, got {unknown[0][:64]!r}", param="formats"
+    if text is None:
+        return None
+    known = [name for name in kits.NEWER if name in service.settings.formats]
+    wanted = [word.strip() for word in text.lower().split(",") if word.strip()]
+    if unknown := [word for word in wanted if word not in known]:
+        raise InvalidRequest(
+            f"formats must be of {', '.join(known)}, got {unknown[0][:64]!r}", param="formats"
+        )
+    return list(dict.fromkeys(wanted))
+
+
+def _formats(
+    variations: Variations,
+    transform: Transform,
+    newer: list[str] | None,
+    *,
+    enabled: Sequence[str],
+    moves: bool,
+    transparent: bool,
+) -> list[str]:
+    """The newer formats that are offered, then the one that every client shows."""
+    if not variations.any_format:
+        own, _ = choose_output(transform, b"", enabled)
+        if newer and newer != [own]:
+            raise InvalidOption(
+                "formats",
+                f"formats cannot be given with the preset {variations.preset}: it does "
+                "not let fm vary",
             )
-        newer = list(dict.fromkeys(wanted))
-    if facts.animated and "gif" in enabled:
+        return [own]
+    if newer is None:
+        newer = [name for name in kits.NEWER if name in enabled]
+    if transform.fm is not None:
+        return [*(name for name in newer if name != transform.fm), transform.fm]
+    if moves and "gif" in enabled:
         return [*(name for name in newer if name == "webp"), "gif"]
-    return [*newer, "png" if facts.alpha else "jpeg"]
+    return [*newer, "png" if transparent else "jpeg"]
 
 
-def _text(pairs: list[tuple[str, str]], name: str, default: str) -> str:
+def _text(pairs: Pairs, name: str, default: str) -> str:
     text = value_of(pairs, name)
     if text is not None and len(text) > _LONGEST:
         raise InvalidRequest(f"{name} must have at most {_LONGEST} characters", param=name)
     return default if text is None else text
 
 
-def _expiry(pairs: list[tuple[str, str]]) -> int | None:
+def _expiry(pairs: Pairs) -> int | None:
     text = value_of(pairs, "ttl")
     if text is None:
         return None

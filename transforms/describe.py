@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from transforms import libvips, pipeline
 from transforms.inspect import Header, broken, look
 from transforms.metadata import Metadata, read_metadata
+from transforms.options import MAX_SIDE
 from transforms.palette import Swatch, average, dominant, palette
 from transforms.placeholders import LONGEST_SIDE, blurhash, data_uri, perceptual_hash, thumbhash
 from transforms.transform import Transform
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from transforms.limits import Limits
     from transforms.values import Colour
 
@@ -30,6 +33,8 @@ SMALL: Final = Transform.from_query(
     f"w={LONGEST_SIDE}&h={LONGEST_SIDE}&fit=inside&fm=png&effort=0&meta=none"
 )
 """What an original's colours are read from."""
+
+_OPAQUE: Final = 255
 
 _COLOUR_SPACES: Final = {
     "rgb": "srgb",
@@ -85,6 +90,8 @@ class Colours:
     thumbhash: bytes
     perceptual_hash: str
     data_uri: str
+    transparent: bool = False
+    """Whether anything shines through."""
 
     @property
     def thumbhash_text(self) -> str:
@@ -134,6 +141,32 @@ def describe(data: bytes, *, limits: Limits, stop: pipeline.Stop | None = None) 
 def see_colours(data: bytes, works: Sequence[pipeline.Work], stop: pipeline.Stop) -> Colours:
     """Decode the small picture that `SMALL` asks for, and look at its colours."""
     return read_colours(pipeline.make_picture(data, works, stop))
+
+
+def miniature(transform: Transform) -> Transform:
+    """What a result's colours are read from: all of it, at most 100x100 pixels large.
+
+    A transform that does not change how the original looks gives `SMALL`.
+    """
+    bare = replace(
+        transform.pixels_only, fm=SMALL.fm, effort=SMALL.effort, meta=SMALL.meta, frames=None
+    )
+    if replace(bare, w=SMALL.w, h=SMALL.h, fit=SMALL.fit, enlarge=SMALL.enlarge) == SMALL and (
+        bare.w is None or bare.h is None or bare.fit == "inside"
+    ):
+        return SMALL
+    columns, rows = (1, 1) if bare.tile is None else (bare.tile.columns, bare.tile.rows)
+    return replace(
+        bare,
+        max_w=_bound(columns, bare.max_w, bare.dpr),
+        max_h=_bound(rows, bare.max_h, bare.dpr),
+    )
+
+
+def _bound(parts: int, bound: int | None, dpr: Decimal) -> int:
+    """How long a side may be of which each of so many parts is small enough."""
+    most = min(MAX_SIDE, max(1, int(LONGEST_SIDE * parts / dpr)))
+    return most if bound is None else min(most, bound)
 
 
 def read_facts(data: bytes, *, length: int | None = None) -> Facts:
@@ -196,6 +229,7 @@ def read_colours(image: libvips.Image) -> Colours:
         thumbhash=thumbhash(image),
         perceptual_hash=perceptual_hash(image),
         data_uri=data_uri(image),
+        transparent=bool(image.hasalpha() and image[image.bands - 1].min() < _OPAQUE),
     )
 
 
