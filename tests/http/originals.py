@@ -63,6 +63,22 @@ def webp(image: Image | None = None) -> bytes:
     return bytes(image.webpsave_buffer(lossless=True, effort=0, keep="none"))
 
 
+def tiff_of(*sizes: tuple[int, int]) -> bytes:
+    """A TIFF of grey pages that differ in size (TIFF 6.0, section 4)."""
+    data = bytearray(struct.pack("<2sHI", b"II", 42, 8))
+    for number, (width, height) in enumerate(sizes):
+        values = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 277: 1, 278: height}
+        length = 2 + 12 * (len(values) + 2) + 4
+        values |= {273: len(data) + length, 279: width * height}
+        end = len(data) + length + width * height
+        data += struct.pack("<H", len(values))
+        for tag, value in sorted(values.items()):
+            data += struct.pack("<HHII", tag, 4, 1, value)
+        data += struct.pack("<I", end if number < len(sizes) - 1 else 0)
+        data += bytes([90]) * (width * height)
+    return bytes(data)
+
+
 def vast_png(width: int, height: int) -> bytes:
     """A black PNG of many pixels and few bytes, which takes a second and more to decode."""
     row = b"\0" * (1 + width * 3)
