@@ -28,6 +28,7 @@ from app.stores.base import MAX_KEY, can_begin_key, is_key
 
 MOST_RULES: Final = 500
 """All of them are looked at for each event."""
+_ANY_DUE: Final = sa.select(rules.c.id).where(rules.c.poll_at <= sa.bindparam("now")).limit(1)
 _SOONEST: Final = 1.0
 _LATEST: Final = 7 * 86_400.0
 _SAMPLE: Final = "sample.jpg"
@@ -178,7 +179,7 @@ def find_all(tx: Connection) -> list[Rule]:
 
 def is_any_due(tx: Connection, *, now: float) -> bool:
     """Whether a store is to be looked through for some rule."""
-    return tx.execute(sa.select(rules.c.id).where(rules.c.poll_at <= now)).first() is not None
+    return tx.execute(_ANY_DUE, {"now": now}).first() is not None
 
 
 def claim(tx: Connection, *, until: float, now: float) -> Rule | None:

@@ -24,6 +24,9 @@ from app.jobs.recurrence import Recurrence
 from app.jobs.schedule_spec import ScheduleBody, Start, is_id
 from app.jobs.schema import batches, jobs, schedules
 
+_ANY_DUE: Final = (
+    sa.select(schedules.c.id).where(schedules.c.next_at <= sa.bindparam("now")).limit(1)
+)
 _UPCOMING: Final = 5
 
 
@@ -156,6 +159,11 @@ def resume(tx: Connection, schedule_id: str, *, now: float) -> Schedule:
         next_at = _next(schedule.recurrence, runs=schedule.runs, now=now)
         _change(tx, schedule_id, paused=False, next_at=next_at)
     return find(tx, schedule_id)
+
+
+def is_any_due(tx: Connection, *, now: float) -> bool:
+    """Whether a tick of a schedule has come."""
+    return tx.execute(_ANY_DUE, {"now": now}).first() is not None
 
 
 def due(tx: Connection, *, now: float, limit: int) -> list[Schedule]:
