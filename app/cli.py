@@ -301,12 +301,24 @@ def health() -> None:
             with urllib.request.urlopen(f"http://{host}:{settings.port}/readyz", timeout=2):
                 print("ready")
         except HTTPError as error:
-            error.close()
-            print(f"not ready: {error.code}", file=sys.stderr)
+            with error:
+                reason = _reason_of(error.read()) or error.code
+            print(f"not ready: {reason}", file=sys.stderr)
             raise typer.Exit(1) from None
         except URLError as error:
             print(f"not ready: {error.reason}", file=sys.stderr)
             raise typer.Exit(1) from None
+
+
+def _reason_of(body: bytes) -> str | None:
+    """Why the service says that it is not ready, if it does."""
+    import json
+
+    try:
+        told = json.loads(body)
+        return str(told.get("detail") or told["status"])
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 @cli.command()

@@ -99,7 +99,8 @@ class Settings(BaseSettings):
     )
     originals: str = Field(
         "file:./data/originals",
-        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`.",
+        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`. The folder must be "
+        "there, but for the default, which is made at the start.",
     )
     results: str = Field(
         "file:./data/results",

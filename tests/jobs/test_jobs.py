@@ -8,6 +8,7 @@ import pytest
 
 from tests.http import originals as draw
 from tests.jobs.patience import ended
+from tests.jobs.posting import until
 from transforms import pipeline
 from transforms.libvips import Image
 
@@ -281,3 +282,18 @@ def test_tokens_have_scopes(shop):
     ] == [200, 200, 200, 403, 401, 401]
     assert status("DELETE", "/images/x", "both") == 403
     assert status("DELETE", "/images/x", "all-of-it") == 204
+
+
+def test_a_job_waits_for_a_folder_of_originals_that_is_not_there(serve, tmp_path):
+    folder = tmp_path / "mounted"
+    served = serve(originals=f"file:{folder}", database=f"sqlite:///{tmp_path / 'jobs.db'}")
+    job = post(served, {"source": "b.jpg", "outputs": [{"transform": "w=20"}]}).json()
+
+    def has_failed_for_a_time():
+        found = served.get(f"/jobs/{job['id']}").json()
+        assert found["state"] in ("queued", "running")
+        return found.get("error", {}).get("code") == "store_misconfigured"
+
+    until(has_failed_for_a_time)
+    draw.put(folder, "b.jpg", draw.jpeg())
+    assert ended(served, job["id"])["state"] == "succeeded"

@@ -224,8 +224,16 @@ def test_doctor_tells_what_is_wrong(monkeypatch, tmp_path):
     monkeypatch.setenv("PIXELMILL_RESULTS", "off")
     found = run("doctor")
     assert found.exit_code == 1
-    assert re.search(r"store of originals\s+The folder cannot be used", found.stdout)
+    assert re.search(r"store of originals\s+The folder \S+/a-file cannot be used", found.stdout)
     assert re.search(r"store of results\s+off", found.stdout)
+
+
+def test_doctor_makes_no_folder_of_originals_but_the_default(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIXELMILL_ORIGINALS", f"file:{tmp_path / 'nowhere'}")
+    found = run("doctor")
+    assert found.exit_code == 1
+    assert re.search(r"store of originals\s+The folder \S+/nowhere cannot be used", found.stdout)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def health(monkeypatch, tmp_path, **settings):
@@ -254,6 +262,7 @@ def test_health_is_that_of_the_service(serve, monkeypatch, tmp_path):
         status, complaint = health(monkeypatch, tmp_path, port=refusing)
         assert status == 1
         assert complaint.startswith("not ready: ")
+    assert health(monkeypatch, tmp_path, port=port) == (1, "not ready: draining\n")
 
 
 def test_samples_are_drawn_and_can_be_rendered(serve, tmp_path, monkeypatch):
