@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -93,7 +92,7 @@ def open_originals(settings: Settings) -> ObjectStore:
     place = parse_place(settings.originals)
     if settings.originals == Settings.model_fields["originals"].default:
         with suppress(OSError):  # whoever looks at the store is told
-            os.makedirs(place.location, exist_ok=True)
+            Path(place.location).mkdir(parents=True, exist_ok=True)
     store = open_store(place, settings, required=True)
     if store is None:
         raise ValueError("there must be a store of originals")

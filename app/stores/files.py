@@ -173,10 +173,10 @@ class FileStore:
 
     def _check_root(self) -> None:
         try:
-            os.stat(f"{self._root}/")  # of a file, this fails
+            os.close(os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError as error:
             raise self._unusable(error) from None
-        if not os.access(self._root, os.R_OK | os.X_OK):
+        if not os.access(self._root, os.X_OK):
             raise StoreMisconfigured(f"The folder {self._root} cannot be read")
 
     def _make_root(self) -> None:
