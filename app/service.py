@@ -102,7 +102,7 @@ def open_originals(settings: Settings) -> ObjectStore:
 def open_store(place: Place, settings: Settings, *, required: bool = False) -> ObjectStore | None:
     """The store at a place, or None for `off`. Connects to nothing yet.
 
-    A folder that is `required` is not made by whoever reads.
+    A folder that is `required` is not made.
     """
     match place.kind:
         case "file":

@@ -99,8 +99,8 @@ class Settings(BaseSettings):
     )
     originals: str = Field(
         "file:./data/originals",
-        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`. The default folder "
-        "is made at the start; another one must be there.",
+        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`. The default "
+        "folder is made at the start; another one must be there.",
     )
     results: str = Field(
         "file:./data/results",

@@ -43,8 +43,8 @@ _TRIES: Final = 20
 class FileStore:
     """Objects as files beneath a root folder, which is created when it is missing.
 
-    A root that is `required` is not created to be looked at: where it is missing, the store is
-    misconfigured, and not empty. To write is to want the folder; that creates it.
+    A root that is `required` is not created: where it is missing, as a mount may be, the store is
+    misconfigured, and not empty.
     """
 
     def __init__(self, root: Path, *, required: bool = False) -> None:
@@ -146,7 +146,7 @@ class FileStore:
 
     def _walk(self, folders: list[str], *, create: bool = False) -> int:
         """A descriptor of a folder beneath the root."""
-        if create:
+        if create and not self._required:
             self._make_root()
         here = self._open_root()
         for name in folders:

@@ -395,6 +395,7 @@ def test_credentials_that_are_half_there_only_make_the_service_slower(site, tmp_
 
 
 def test_originals_in_a_folder_and_results_in_a_bucket_go_together(site, tmp_path):
+    (tmp_path / "originals").mkdir()
     served = site.start(originals=f"file:{tmp_path / 'originals'}")
     put(served, "one.jpg", picture())
     assert served.get("/thumb/one.jpg?w=40").status_code == 200

@@ -556,6 +556,7 @@ async def test_a_required_root_that_is_not_there_is_no_empty_store(tmp_path, ben
         store.list_page("one/"),
         store.delete("one"),
         store.delete_prefix("one"),
+        write(store, "one", b"1"),
     ):
         with pytest.raises(StoreMisconfigured, match="folder") as caught:
             await use
@@ -566,10 +567,11 @@ async def test_a_required_root_that_is_not_there_is_no_empty_store(tmp_path, ben
     assert not (tmp_path / "nowhere").exists()
 
 
-async def test_a_required_root_is_made_by_the_first_write(tmp_path):
+async def test_a_required_root_may_come_later(tmp_path):
     store = FileStore(tmp_path / "store", required=True)
-    await write(store, "one", b"1")
+    (tmp_path / "store").mkdir()
     await store.probe()
+    await write(store, "one", b"1")
     assert await read_all(store, "one") == b"1"
     with pytest.raises(OriginalMissing):
         await store.stat("two")
