@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import idempotency
 from app.jobs.ids import is_id
 from app.jobs.records import Job, State
 from app.jobs.spec import JobBody
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
 from routers.requests import (

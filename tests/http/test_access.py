@@ -55,7 +55,7 @@ def test_without_tokens_whoever_came_through_a_proxy_may_not(serve, folder, head
 
 
 def test_with_tokens_only_who_has_one_may_write(serve, folder):
-    served = serve(api_tokens=f"another-token,{TOKEN}")
+    served = serve(api_tokens=f"another-token-too,{TOKEN}")
     before = folder.names()
     for header in (
         None,

@@ -343,7 +343,7 @@ def test_a_missing_bucket_of_originals_is_told_apart_from_a_missing_original(sit
 
 BROKEN_RESULTS = {
     "a bucket that is not there": "s3://no-such-bucket/x",
-    "a name that no bucket can have": "s3://No_Such Bucket/x",
+    "a name that no bucket can have": "s3://No_Such_Bucket/x",
     "a folder that is a file": None,
 }
 

@@ -167,6 +167,20 @@ def test_a_wrong_setting_is_named_by_every_command(monkeypatch):
         assert "PIXELMILL_PORT: " in failure(*command)
 
 
+def test_a_wrong_token_is_told_in_one_line_without_its_secret(monkeypatch):
+    monkeypatch.setenv("PIXELMILL_API_TOKENS", "hush-token-of-16-letters@jobs:everything")
+    told = failure("serve")
+    assert told.startswith("pixelmill: PIXELMILL_API_TOKENS: must have scopes of images:write")
+    assert "hush" not in told
+    assert "everything" not in told
+
+
+def test_a_wrong_number_is_told_in_plain_words(monkeypatch):
+    monkeypatch.setenv("PIXELMILL_ALLOWED_WIDTHS", "100,wide")
+    told = failure("config")
+    assert told == "pixelmill: PIXELMILL_ALLOWED_WIDTHS: must be an integer"
+
+
 def test_an_unknown_setting_is_named_with_a_suggestion(monkeypatch):
     monkeypatch.setenv("PIXELMILL_WORKRES", "3")
     assert "did you mean PIXELMILL_WORKERS?" in failure("config")
@@ -174,7 +188,7 @@ def test_an_unknown_setting_is_named_with_a_suggestion(monkeypatch):
 
 def test_config_prints_every_setting_and_no_secret(monkeypatch):
     monkeypatch.setenv("PIXELMILL_KEYS", "k1:hush-secret-of-16,k2:hush-another-one")
-    monkeypatch.setenv("PIXELMILL_API_TOKENS", "hush-token")
+    monkeypatch.setenv("PIXELMILL_API_TOKENS", "hush-token-of-16-letters")
     monkeypatch.setenv("PIXELMILL_FRESHNESS", "5m")
     found = run("config")
     assert found.exit_code == 0
