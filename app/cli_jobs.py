@@ -217,7 +217,7 @@ def _read_widths(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() for word in words):
         raise ValueError(
-            f"--widths are whole numbers of pixels, separated by commas, such as 320,640: got {text}"
+            f"--widths are whole numbers of pixels with commas between, such as 320,640: got {text}"
         )
     return [int(word[:9]) for word in words]
 

@@ -10,6 +10,7 @@ from tests.http import originals as draw
 from tests.jobs.patience import ended
 from tests.jobs.posting import until
 from transforms import pipeline
+from transforms.cost import Cost
 from transforms.libvips import Image
 
 TARGET = {"transform": {"w": 80, "h": 40, "fit": "cover", "fm": "jpeg"}, "target": "out/1.jpg"}
@@ -315,3 +316,16 @@ def test_a_job_waits_for_a_folder_of_originals_that_is_not_there(serve, tmp_path
     until(has_failed_for_a_time)
     draw.put(folder, "b.jpg", draw.jpeg())
     assert ended(served, job["id"])["state"] == "succeeded"
+
+
+def test_a_job_whose_time_is_too_short_for_its_picture_is_told_so(shop, monkeypatch):
+    served = shop()
+    slow = Cost(seconds=90.0, memory=1, kind=("jpeg", "avif"))
+    monkeypatch.setattr("app.render.estimate_all", lambda works: slow)
+    body = {"source": "b.jpg", "outputs": [{"transform": "fm=avif&effort=9"}], "timeout": 7}
+    job = ended(served, post(served, body).json()["id"])
+    assert (job["state"], job["attempt"]) == ("failed", 1)
+    assert job["error"]["param"] == "timeout"
+    assert "about 90 s, and timeout is 7 s: give it more" in job["error"]["detail"]
+    answer = served.get("/thumb/b.jpg?fm=avif&effort=9")
+    assert (answer.status_code, answer.json()["param"]) == (400, "effort")
