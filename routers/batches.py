@@ -14,7 +14,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import idempotency
 from app.jobs.batch_spec import BatchBody
@@ -23,6 +22,7 @@ from app.jobs.documents import read_document
 from app.jobs.progress import Progress
 from app.jobs.records import Batch, State
 from app.jobs.reports import MEDIA_TYPE
+from app.tokens import Scope
 from routers import openapi
 from routers.jobs import cursor_of, idempotency_key, limit_of, page, shown, state_of
 from routers.methods import get_and_head

@@ -9,12 +9,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import dead_letters
+from app.jobs.bodies import validate
 from app.jobs.dead_letters import CODE, MOST_AT_ONCE, Choice, ChoiceBody
 from app.jobs.records import Job
-from app.jobs.spec import validate
+from app.tokens import Scope
 from routers import openapi
 from routers.jobs import cursor_of, limit_of, page, shown
 from routers.methods import get_and_head

@@ -11,9 +11,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Caller, Scope
+from app.access import Caller
 from app.errors import Unauthorised, problem_of
 from app.jobs import s3events
+from app.tokens import Scope
 from routers import openapi
 from routers.problems import problem_response
 from routers.requests import body_of, caller_of, jobs_of, pairs_of, service_of, value_of

@@ -15,9 +15,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs.following import Follower, Place, Told, has_all
+from app.tokens import Scope
 from routers import openapi
 from routers.batches import BATCH_ID, shown_batch
 from routers.jobs import shown

@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import idempotency
 from app.jobs.ids import is_id
 from app.jobs.records import Job, State
 from app.jobs.spec import JobBody
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
 from routers.requests import (
@@ -35,6 +35,8 @@ _LARGEST: Final = 1 << 20
 _LONGEST_WAIT: Final = 60
 _MOST: Final = 1000
 _USUAL: Final = 50
+_HELD: Final = "paused"
+"""How a queued job is shown that a pause holds: no state to list by."""
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
 
 _JOB: Final[dict[str, Any]] = {
@@ -208,8 +210,9 @@ def state_of(pairs: list[tuple[str, str]]) -> State | None:
     if state is None:
         return None
     if state not in list(State):
+        hint = ": what a pause holds is queued" if state == _HELD else ""
         raise InvalidRequest(
-            f"state must be one of {', '.join(State)}, got {state[:64]!r}", param="state"
+            f"state must be one of {', '.join(State)}, got {state[:64]!r}{hint}", param="state"
         )
     return State(state)
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import kits
-from app.access import Grant, Scope
+from app.access import Grant
 from app.admission import Lane
 from app.errors import InvalidRequest
 from app.kits import Kit
@@ -21,6 +21,7 @@ from app.service import Service
 from app.signing import Signer
 from app.sources import web
 from app.sources.base import Ref
+from app.tokens import Scope
 from routers import openapi
 from routers.delivery import cache_control, unmodified_response
 from routers.methods import get_and_head

@@ -7,10 +7,10 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.access import Scope
+from app.jobs.bodies import validate
 from app.jobs.pauses import PauseBody
 from app.jobs.service import Jobs
-from app.jobs.spec import validate
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
 from routers.requests import body_of, caller_of, jobs_of, read_json, service_of

@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs.rules import Rule, RuleBody, Rules
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
 from routers.requests import body_of, caller_of, jobs_of, read_json, service_of

@@ -8,11 +8,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.jobs.records import shown_time
 from app.jobs.schedule_spec import ScheduleBody, check_id
 from app.jobs.scheduler import Scheduler
 from app.jobs.schedules import Schedule
+from app.tokens import Scope
 from routers import openapi
 from routers.jobs import limit_of, page
 from routers.methods import get_and_head

@@ -9,10 +9,10 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import deliveries
 from app.jobs.deliveries import Delivery, DeliveryState
+from app.tokens import Scope
 from routers import openapi
 from routers.jobs import cursor_of, limit_of, page
 from routers.methods import get_and_head

@@ -18,6 +18,7 @@ from app.jobs.backlog import BacklogMeter
 from app.jobs.batch_intake import cancel_abandoned
 from app.jobs.batch_parts import make_batches
 from app.jobs.database import Connection, Database
+from app.jobs.diagnosis import reason_of
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.following import Follower
 from app.jobs.housekeeping import Chore, keeping_house
@@ -57,9 +58,7 @@ def check_database(settings: Settings) -> None:
         database = Database(settings.database)
         upgrade(database)
     except (LedgerUnavailable, DBAPIError, OSError) as error:
-        cause = error.__cause__ if isinstance(error, LedgerUnavailable) else error
-        reason = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
-        raise ValueError(f"PIXELMILL_DATABASE cannot be used: {reason}") from None
+        raise ValueError(f"PIXELMILL_DATABASE cannot be used: {reason_of(error)}") from None
     finally:
         if database is not None:
             database.close()

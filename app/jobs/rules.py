@@ -17,12 +17,13 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from app.errors import InvalidRequest, RecordConflict, RecordMissing
+from app.jobs.bodies import validate
 from app.jobs.database import Connection, Database, upsert
 from app.jobs.ids import new_id
 from app.jobs.records import Draft, shown_time
 from app.jobs.runner import FROM_RULE
 from app.jobs.schema import rules
-from app.jobs.spec import Options, Outputs, SpecReader, validate
+from app.jobs.spec import Options, Outputs, SpecReader
 from app.settings import Place
 from app.stores.base import MAX_KEY, can_begin_key, is_key
 

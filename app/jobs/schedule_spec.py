@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, Protocol
 from pydantic import Field
 
 from app.errors import InvalidRequest, ServiceError
+from app.jobs.bodies import validate
 from app.jobs.database import Connection
 from app.jobs.recurrence import Recurrence, RecurrenceBody
-from app.jobs.spec import validate
 
 KINDS: Final = ("job", "batch")
 """What a schedule may run."""
