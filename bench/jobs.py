@@ -23,7 +23,7 @@ from app.service import Service, open_service
 from app.settings import Settings
 from bench import corpus
 from bench.report import Report, Verdict, middle
-from bench.service import Child, Others, Worker, serve_jobs, workplace
+from bench.service import Child, Others, Worker, processors, serve_jobs, workplace
 from transforms import libvips, pipeline
 from transforms.limits import Limits
 from transforms.transform import Transform
@@ -41,7 +41,7 @@ _STEADY: Final = (0.1, 0.85)
 """Parts of a group's jobs between which the clock counts: before, workers have yet to look, and
 after, some have nothing left to take.
 """
-_LOOK: Final = 0.1
+_LOOK: Final = 0.25
 _PATIENCE: Final = 300.0
 
 Sizes = Sequence[int]
@@ -88,11 +88,14 @@ async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick:
         bench = _Bench(service, names)
         bare, tuned = (processes.enter_context(Worker("bench.jobs", folder=folder)) for _ in "ab")
         tuned.ask(tune=True)
-        workers = [
-            processes.enter_context(
-                Child(["-m", "app.cli", "work"], folder=folder, environment=environment)
-            )
-        ]
+
+        def start(processor: int) -> Child:
+            """Start a worker on a processor of its own, as on a machine with one."""
+            child = Child(["-m", "app.cli", "work"], folder=folder, environment=environment)
+            processes.enter_context(child).pin(processor)
+            return child
+
+        workers = [start(processors()[0])]
         with Others([bare, tuned, *workers]) as others:
             await bench.run(workers, _WIDTHS, count)  # warms up
             ratios: dict[str, list[float]] = {"plain": [], "tuned": []}
@@ -108,11 +111,7 @@ async def _measure(report: Report, folder: Path, processes: ExitStack, *, quick:
                 apart = await bench.run(workers, _SIX, max(2, count // 4), apart=True)
                 sixes.append(together.cpu / apart.cpu)
             single, double = [], []
-            workers.append(
-                processes.enter_context(
-                    Child(["-m", "app.cli", "work"], folder=folder, environment=environment)
-                )
-            )
+            workers.append(start(processors()[-1]))
             await bench.run(workers, _WIDTHS, count)
             for found in (double, single):
                 for _ in range(max(1, rounds // 3)):
