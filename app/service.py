@@ -28,7 +28,6 @@ from app.sources.base import Source
 from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
-from app.stores.s3 import S3Options, S3Store
 from app.telemetry import Metrics
 
 _UPLOADS: Final = "upload"
@@ -75,6 +74,9 @@ def open_store(place: Place, settings: Settings) -> ObjectStore | None:
         case "file":
             return FileStore(Path(place.location))
         case "s3":
+            # Half a second of every start, which only those spend who have a bucket.
+            from app.stores.s3 import S3Options, S3Store  # noqa: PLC0415
+
             return S3Store(
                 place.location,
                 place.prefix,
