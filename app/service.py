@@ -31,7 +31,6 @@ from app.sources.base import Source
 from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
-from app.stores.s3 import S3Options, S3Store
 from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -108,6 +107,9 @@ def open_store(place: Place, settings: Settings, *, required: bool = False) -> O
         case "file":
             return FileStore(Path(place.location), required=required)
         case "s3":
+            # Half a second of every start, which only those spend who have a bucket.
+            from app.stores.s3 import S3Options, S3Store  # noqa: PLC0415
+
             return S3Store(
                 place.location,
                 place.prefix,
