@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from app.access import Caller, Grant, Scope
+from app.access import Caller, Grant
 from app.errors import BodyTooLarge, InvalidRequest, JobsOff, UploadTimeout
 from app.jobs.documents import read_document
 from app.jobs.service import Jobs
@@ -19,6 +19,7 @@ from app.sizes import guard_size
 from app.sources import stored, web
 from app.sources.base import Ref
 from app.stores.base import check_key
+from app.tokens import Scope
 from routers.streams import until_left
 from transforms.kinds import BadValue, Flag
 from transforms.transform import Transform
