@@ -29,12 +29,11 @@ ENV PATH=/opt/pixelmill/bin:$PATH \
     MALLOC_CONF=background_thread:true,dirty_decay_ms:5000,narenas:2 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    PIXELMILL_HOST=0.0.0.0 \
-    PIXELMILL_ORIGINALS=file:/data/originals \
-    PIXELMILL_RESULTS=file:/data/results \
-    PIXELMILL_DATABASE=sqlite:////data/pixelmill.db
+    PIXELMILL_HOST=0.0.0.0
 USER 10001
-WORKDIR /data
+# The defaults of the stores and of the database lie in ./data. Whoever mounts an empty folder there
+# has the one of originals made, as elsewhere: no other folder of originals is.
+WORKDIR /
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \

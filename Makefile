@@ -33,7 +33,7 @@ run: .venv/.runtime ## Draw sample originals and serve them on http://127.0.0.1:
 	$(BIN)/pixelmill serve
 
 test: .venv/.dev ## Run the whole test suite
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: .venv/.dev ## Check style
 	$(BIN)/ruff check .

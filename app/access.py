@@ -7,26 +7,11 @@ import hmac
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from app.errors import ScopeMissing, Unauthorised
 from app.settings import Settings
 from app.signing import Signer
-
-
-class Scope(StrEnum):
-    """What a token may be for."""
-
-    IMAGES = "images:write"
-    """Upload, delete and transform, and read what needs a signature."""
-    JOBS_READ = "jobs:read"
-    JOBS_WRITE = "jobs:write"
-    """Submit, cancel and retry jobs, and read them."""
-    EVENTS = "events"
-    """Tell of what has changed in a store."""
-    ADMIN = "admin"
-    """Schedules, rules, pauses, and what is to be purged."""
-
+from app.tokens import Scope, split_token
 
 _IMPLIED = {Scope.JOBS_READ: Scope.JOBS_WRITE}
 
@@ -104,20 +89,6 @@ class Access:
             if hmac.compare_digest(digest, known):
                 found |= scopes
         return found
-
-
-def split_token(text: str) -> tuple[str, frozenset[Scope]]:
-    """The secret and the scopes of `SECRET` or `SECRET@SCOPE+SCOPE`. Raises ValueError."""
-    secret, at, named = text.rpartition("@")
-    if not at:
-        return text, frozenset(Scope)
-    try:
-        scopes = frozenset(Scope(name) for name in named.split("+"))
-    except ValueError:
-        raise ValueError(f"scopes are {', '.join(Scope)}, as in SECRET@jobs:read+events") from None
-    if not secret:
-        raise ValueError("a token is SECRET or SECRET@SCOPE+SCOPE")
-    return secret, scopes
 
 
 def _digest(token: str) -> bytes:

@@ -252,10 +252,12 @@ def doctor() -> None:
         from importlib.metadata import version
 
         from app import machine
+        from app.jobs.diagnosis import diagnose
         from app.service import probe_stores
         from transforms import formats, libvips
 
         stores = asyncio.run(probe_stores(settings))
+        database = diagnose(settings)
         memory = settings.memory / (1 << 20)
         lines = {
             "pixelmill": __version__,
@@ -268,10 +270,12 @@ def doctor() -> None:
             "memory": f"{memory:.0f} MiB to plan with",
             "allocator": _allocator(),
             **{f"store of {name}": found for name, found in stores.items()},
+            "database": settings.model_dump(mode="json", include={"database"})["database"],
+            "state of database": database.found,
         }
         for name, value in lines.items():
             print(f"{name:18} {value}")
-        if any(found not in ("ok", "off") for found in stores.values()):
+        if not database.usable or any(found not in ("ok", "off") for found in stores.values()):
             raise typer.Exit(1)
 
 
@@ -301,12 +305,24 @@ def health() -> None:
             with urllib.request.urlopen(f"http://{host}:{settings.port}/readyz", timeout=2):
                 print("ready")
         except HTTPError as error:
-            error.close()
-            print(f"not ready: {error.code}", file=sys.stderr)
+            with error:
+                reason = _reason_of(error.read()) or error.code
+            print(f"not ready: {reason}", file=sys.stderr)
             raise typer.Exit(1) from None
         except URLError as error:
             print(f"not ready: {error.reason}", file=sys.stderr)
             raise typer.Exit(1) from None
+
+
+def _reason_of(body: bytes) -> str | None:
+    """Why the service says that it is not ready, if it does."""
+    import json
+
+    try:
+        told = json.loads(body)
+        return str(told.get("detail") or told["status"])
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 @cli.command()

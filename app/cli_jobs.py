@@ -17,13 +17,17 @@ from app.client import Client, ServerError, Unreachable
 from app.plain import failing_plainly
 
 Server = Annotated[
-    str, typer.Option(envvar="PIXELMILL_SERVER", help="Where the service is.", show_default=True)
+    str | None,
+    typer.Option(
+        envvar="PIXELMILL_SERVER",
+        help="Where the service is; else at PIXELMILL_PORT, 8000, of this machine.",
+        show_default=False,
+    ),
 ]
 Token = Annotated[
     str | None, typer.Option(envvar="PIXELMILL_TOKEN", help="A bearer token.", show_default=False)
 ]
 Label = Annotated[str | None, typer.Option(help="A name to find the jobs by.")]
-_HERE: Final = "http://127.0.0.1:8000"
 _FINAL: Final = ("succeeded", "failed", "cancelled")
 _RESTART: Final = 60.0
 """Seconds for which a service that is watched may be away."""
@@ -43,7 +47,7 @@ def submit(
         str | None, typer.Option(help="Where results go: out/{stem}-{w}.{ext}")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the end.")] = False,
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Submit a job: pixelmill jobs submit cat.jpg 'w=200&h=200' --target out/cat.jpg, or a body.
@@ -73,7 +77,7 @@ def ls(
     label: Label = None,
     batch: Annotated[str | None, typer.Option(help="Only those of this batch.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """List jobs, the newest first."""
@@ -94,7 +98,7 @@ def ls(
 @jobs_cli.command()
 def get(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Print a job as JSON."""
@@ -105,7 +109,7 @@ def get(
 @jobs_cli.command()
 def watch(
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job or a batch.")],
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Wait for the end of a job or a batch, telling what happens."""
@@ -125,7 +129,7 @@ def watch(
 @jobs_cli.command()
 def cancel(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Cancel a job."""
@@ -136,7 +140,7 @@ def cancel(
 @jobs_cli.command()
 def retry(
     job_id: Annotated[str, typer.Argument(metavar="ID")],
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Try a job again that has failed or was cancelled."""
@@ -148,7 +152,7 @@ def batch(
     file: Annotated[Path, typer.Argument(metavar="FILE.ndjson", help="A job a line.")],
     label: Label = None,
     wait: Annotated[bool, typer.Option(help="Wait for the end.")] = True,
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Submit a file of jobs, one JSON object a line, and show how they come along."""
@@ -173,17 +177,21 @@ def warm(
     missing_only: Annotated[bool, typer.Option(help="Leave out what is there already.")] = True,
     dry_run: Annotated[bool, typer.Option(help="Only tell how much that would be.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the end.")] = True,
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Render ahead: the results that pages will ask for, of every original under a prefix."""
     with failing_plainly():
         client = Client(server, token)
+        if not (query or preset or widths):
+            raise ValueError(
+                "say what to render: --widths 320,640, --preset NAME or --query 'w=400&h=300'"
+            )
         output: dict[str, Any] = {"transform": query}
         if preset is not None:
             output["preset"] = preset
         if widths is not None:
-            output["widths"] = [int(width) for width in widths.split(",")]
+            output["widths"] = _read_widths(widths)
         # What negotiation leaves unnamed is settled by the pixels: JPEG, or PNG.
         names = [name.strip() for name in formats.split(",")]
         outputs = [{**output, "formats": [n for n in names if n not in ("jpeg", "png")]}]
@@ -205,6 +213,15 @@ def warm(
             _exit_as(_follow_batch(client, accepted["id"]))
 
 
+def _read_widths(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError(
+            f"--widths are whole numbers of pixels with commas between, such as 320,640: got {text}"
+        )
+    return [int(word[:9]) for word in words]
+
+
 _DEMO: Final[tuple[tuple[str, str, str], ...]] = (
     ("thumbnail, 50x50", "w=50&h=50&background=white&gravity=center", "thumb-50.{ext}"),
     ("100 high", "h=100", "high-100.{ext}"),
@@ -221,7 +238,7 @@ _DEMO: Final[tuple[tuple[str, str, str], ...]] = (
 
 def demo(
     picture: Annotated[Path, typer.Argument(help="A picture of yours.")],
-    server: Server = _HERE,
+    server: Server = None,
     token: Token = None,
 ) -> None:
     """Do all that an image worker is asked with a picture, through the queue of a running service.
@@ -234,27 +251,22 @@ def demo(
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", picture.stem).strip("-") or "picture"
         original = f"demo/{name}/original{picture.suffix.lower()}"
         client.put(f"/images/{quote(original)}", picture.read_bytes())
-        print(f"{'original':18} {server}/images/{quote(original)}")
+        print(f"{'original':18} {client.server}/images/{quote(original)}")
         folder = f"demo/{name}"
         made = _render(
             client,
-            server,
             original,
             [(what, query, f"{folder}/{file}") for what, query, file in _DEMO],
         )
         tiles = [place for place in made if "/tile-" in place]
         rest = [place for place in made if place not in tiles]
-        merged = _render(
-            client, server, tiles, [("tiles, merged", "across=3", f"{folder}/merged.{{ext}}")]
-        )
+        merged = _render(client, tiles, [("tiles, merged", "across=3", f"{folder}/merged.{{ext}}")])
         sheet = "across=4&cell=300x225&gap=8&background=white&fm=png"
-        _render(
-            client, server, [*rest, *merged], [("all on a sheet", sheet, f"{folder}/sheet.png")]
-        )
+        _render(client, [*rest, *merged], [("all on a sheet", sheet, f"{folder}/sheet.png")])
 
 
 def _render(
-    client: Client, server: str, source: str | list[str], wanted: list[tuple[str, str, str]]
+    client: Client, source: str | list[str], wanted: list[tuple[str, str, str]]
 ) -> list[str]:
     """Run one job to its end, and print where its results lie. Returns their ids."""
     outputs = [{"transform": query, "target": target} for _, query, target in wanted]
@@ -266,7 +278,9 @@ def _render(
     for result in job["results"]:
         what = next(what for start, what in names.items() if result["target"].startswith(start))
         size = f"{result['width']}x{result['height']}"
-        print(f"{what:18} {server}{_path_of(result['url'])}  {size}, {result['bytes']} bytes")
+        print(
+            f"{what:18} {client.server}{_path_of(result['url'])}  {size}, {result['bytes']} bytes"
+        )
     return [result["target"] for result in job["results"]]
 
 

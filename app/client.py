@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -13,6 +15,9 @@ _TIMEOUT: Final = 90.0
 """Seconds of silence: longer than a service waits for a job that is waited for."""
 
 
+_LOOPBACK: Final = "127.0.0.1"
+
+
 class ServerError(ValueError):
     """The service refused, or cannot be reached. The message is one line for people."""
 
@@ -21,10 +26,39 @@ class Unreachable(ServerError):
     """The service does not answer: it may be restarting."""
 
 
-class Client:
-    """Talks to one service. `token` is a bearer token, where it wants one."""
+def default_server() -> str:
+    """Where a service of the settings here listens: `http://127.0.0.1:8000`.
 
-    def __init__(self, server: str, token: str | None = None) -> None:
+    Only its address and its port are read, of the environment and of `.env`. Raises ServerError.
+    """
+    from dotenv import dotenv_values  # noqa: PLC0415 - most commands are told the service
+
+    values = {**dotenv_values(".env"), **os.environ}
+    port = values.get("PIXELMILL_PORT") or "8000"
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 65536):
+        raise ServerError(
+            f"PIXELMILL_PORT is no port to be asked at, got {port[:64]}: name the service with "
+            "--server"
+        )
+    try:
+        address = ipaddress.ip_address(values.get("PIXELMILL_HOST") or _LOOPBACK)
+    except ValueError:
+        address = ipaddress.ip_address(_LOOPBACK)
+    if address.is_unspecified:  # whoever listens on every address is asked on this machine's
+        address = ipaddress.ip_address(_LOOPBACK if address.version == 4 else "::1")
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"http://{host}:{port}"
+
+
+class Client:
+    """Talks to one service. `token` is a bearer token, where it wants one.
+
+    Without a `server`, it is the one of the settings here.
+    """
+
+    def __init__(self, server: str | None, token: str | None = None) -> None:
+        server = server or default_server()
+        self.server = server.rstrip("/")
         parts = urlsplit(server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ServerError(f"--server must be a URL such as http://127.0.0.1:8000, got {server}")

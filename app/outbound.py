@@ -292,7 +292,7 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, guard: Guard) -> None:
-        self._tls = httpx.create_ssl_context()
+        self._tls: ssl.SSLContext | None = None
         self._backend = _GuardedBackend(guard)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -301,7 +301,9 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
             scheme=asked.raw_scheme, host=asked.raw_host, port=asked.port, target=asked.raw_path
         )
         connection = httpcore.AsyncHTTPConnection(
-            url.origin, ssl_context=self._tls, network_backend=self._backend
+            url.origin,
+            ssl_context=await self._trusted() if asked.scheme == "https" else None,
+            network_backend=self._backend,
         )
         try:
             answer = await connection.handle_async_request(
@@ -322,6 +324,16 @@ class _GuardedTransport(httpx.AsyncBaseTransport):
             stream=_Body(answer.stream, connection),
             extensions=answer.extensions,
         )
+
+    async def _trusted(self) -> ssl.SSLContext:
+        """The authorities that are trusted, read when the first certificate is to be verified.
+
+        Parsing them takes tens of milliseconds and megabytes, which a service that sends nothing
+        never spends, and in which the event loop would stand still.
+        """
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(httpx.create_ssl_context)
+        return self._tls
 
 
 async def _close(connection: httpcore.AsyncHTTPConnection) -> None:

@@ -15,16 +15,15 @@ def failing_plainly() -> Iterator[None]:
     from pydantic import ValidationError
 
     from app.errors import ServiceError
+    from app.wording import sentence_of
 
     try:
         yield
     except ValidationError as error:
         for problem in error.errors():
-            field = "_".join(str(part) for part in problem["loc"]).upper()
+            field = str(problem["loc"][0]).upper() if problem["loc"] else ""
             name = f"PIXELMILL_{field}: " if field else ""
-            print(
-                f"pixelmill: {name}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
-            )
+            print(f"pixelmill: {name}{sentence_of([problem])}", file=sys.stderr)
         raise typer.Exit(2) from None
     except (ValueError, OSError, ServiceError) as error:
         print(f"pixelmill: {error}", file=sys.stderr)

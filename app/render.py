@@ -206,7 +206,7 @@ class Renderer:
 
     def check_time(self, work: Work) -> None:
         """Raise InvalidOption for what a render is refused for: that it would take too long."""
-        self._check_cost(estimate_all([work]), work.transform, self._max_seconds)
+        _check_cost(estimate_all([work]), work.transform, self._max_seconds, Lane.INTERACTIVE)
 
     async def make(
         self,
@@ -389,7 +389,7 @@ class Renderer:
                 works = await asyncio.to_thread(prepare)
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
-            self._check_cost(cost, transforms[0], seconds)
+            _check_cost(cost, transforms[0], seconds, lane)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -434,16 +434,6 @@ class Renderer:
                 param="merge",
             )
 
-    def _check_cost(self, cost: Cost, transform: Transform, seconds: float) -> None:
-        """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
-        if cost.seconds > seconds:
-            param = "effort" if transform.effort > _USUAL_EFFORT else "w"
-            raise InvalidOption(
-                param,
-                f"this would take about {cost.seconds:.0f} s, and at most {seconds:g} s "
-                f"are spent on a render: ask for less effort, a smaller picture or another fm",
-            )
-
     async def _keep(self, rendered: Rendered, fm: str, lane: Lane) -> None:
         if lane is Lane.JOBS:
             # A job has ended when its result is there for all replicas; in this one's memory it
@@ -471,6 +461,24 @@ class Renderer:
 def _canonical(transform: Transform) -> str:
     """Equal requests for many originals are printed once."""
     return transform.canonical
+
+
+def _check_cost(cost: Cost, transform: Transform, seconds: float, lane: Lane) -> None:
+    """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
+    if cost.seconds <= seconds:
+        return
+    change = "ask for less effort, a smaller picture or another fm"
+    if lane is Lane.JOBS:
+        raise InvalidOption(
+            "timeout",
+            f"this would take about {cost.seconds:.0f} s, and timeout is {seconds:g} s: give it "
+            f"more, or {change}",
+        )
+    raise InvalidOption(
+        "effort" if transform.effort > _USUAL_EFFORT else "w",
+        f"this would take about {cost.seconds:.0f} s, and at most {seconds:g} s are spent on a "
+        f"render: {change}",
+    )
 
 
 def _flight(keys: Iterable[str], lane: Lane, seconds: float) -> _Flight:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+import structlog
 
 from app.access import Access
 from app.admission import Admission, Lane
@@ -16,6 +18,7 @@ from app.children import Children
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
+from app.errors import StoreMisconfigured
 from app.jobs.opening import open_jobs
 from app.jobs.service import Jobs
 from app.originals import Originals
@@ -28,13 +31,16 @@ from app.sources.base import Source
 from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
-from app.stores.s3 import S3Options, S3Store
 from app.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
 
 _UPLOADS: Final = "upload"
 _DOWNLOADED: Final = (stored.KIND, web.KIND, _UPLOADS)
 _DOWNLOAD_SHARE: Final = 0.25
 """Of the memory, for bodies on their way. Pixels have a share of their own."""
+_LOOK_TIMEOUT: Final = 2.0
+"""Seconds for a look at a folder: one on a network may not answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,10 +64,21 @@ class Service:
     """Set when this process takes up no more jobs."""
     draining: bool = field(default=False)
 
-    @property
-    def ready(self) -> bool:
-        """Whether new requests should be sent here."""
-        return not self.draining
+    async def find_fault(self) -> str | None:
+        """What is wrong with the folder of originals on this machine, if anything is.
+
+        A bucket is not looked at: it is the same for all replicas.
+        """
+        if not isinstance(self.originals, FileStore):
+            return None
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT):
+                await self.originals.check()
+        except StoreMisconfigured as error:
+            return error.detail
+        except TimeoutError:
+            return "The folder of originals does not answer"
+        return None
 
     def drain(self) -> None:
         """Turn readiness, and take up no more jobs."""
@@ -69,12 +86,30 @@ class Service:
         self.stop_jobs.set()
 
 
-def open_store(place: Place, settings: Settings) -> ObjectStore | None:
-    """The store at a place, or None for `off`. Connects to nothing yet."""
+def open_originals(settings: Settings) -> ObjectStore:
+    """The store of originals. The default folder is made; another one must be there."""
+    place = parse_place(settings.originals)
+    if settings.originals == Settings.model_fields["originals"].default:
+        with suppress(OSError):  # whoever looks at the store is told
+            Path(place.location).mkdir(parents=True, exist_ok=True)
+    store = open_store(place, settings, required=True)
+    if store is None:
+        raise ValueError("there must be a store of originals")
+    return store
+
+
+def open_store(place: Place, settings: Settings, *, required: bool = False) -> ObjectStore | None:
+    """The store at a place, or None for `off`. Connects to nothing yet.
+
+    A folder that is `required` is not made.
+    """
     match place.kind:
         case "file":
-            return FileStore(Path(place.location))
+            return FileStore(Path(place.location), required=required)
         case "s3":
+            # Half a second of every start, which only those spend who have a bucket.
+            from app.stores.s3 import S3Options, S3Store  # noqa: PLC0415
+
             return S3Store(
                 place.location,
                 place.prefix,
@@ -102,9 +137,7 @@ async def open_service(
     Whoever serves keeps a processor free of jobs; whoever works has nothing else to do.
     """
     metrics = Metrics()
-    originals = open_store(parse_place(settings.originals), settings)
-    if originals is None:
-        raise ValueError("there must be a store of originals")
+    originals = open_originals(settings)
     results = open_store(parse_place(settings.results), settings)
     limits = settings.limits
     # Of each kind apart: origins that stall must not keep stored originals waiting.
@@ -209,7 +242,7 @@ async def open_service(
                     resolver=resolver,
                 )
             )
-        yield Service(
+        service = Service(
             settings=settings,
             presets=presets,
             metrics=metrics,
@@ -224,6 +257,9 @@ async def open_service(
             jobs=jobs,
             stop_jobs=stop_jobs,
         )
+        if fault := await service.find_fault():
+            log.warning("originals_unusable", reason=fault)
+        yield service
 
 
 def _open_bucket(name: str, settings: Settings) -> ObjectStore:
@@ -236,7 +272,11 @@ async def probe_stores(settings: Settings) -> dict[str, str]:
     """Try both stores as they are configured: `ok`, `off`, or what is wrong."""
     found = {}
     for name in ("originals", "results"):
-        store = open_store(parse_place(getattr(settings, name)), settings)
+        store = (
+            open_originals(settings)
+            if name == "originals"
+            else open_store(parse_place(settings.results), settings)
+        )
         if store is None:
             found[name] = "off"
             continue

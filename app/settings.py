@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app import machine
 from app.presets import load_presets
+from app.tokens import check_tokens
 from transforms.compounds import ColourKind
 from transforms.kinds import BadValue, nearest
 from transforms.limits import Limits
@@ -43,6 +44,7 @@ _OF_CLIENTS: Final = ("PIXELMILL_SERVER", "PIXELMILL_TOKEN")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _PASSWORD: Final = re.compile(r"^(\w+://[^:/?@]*:).*@")
 _PASSWORD_PARAMETER: Final = re.compile(r"([?&]\w*password=)[^&]*")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{3,255}", re.ASCII)
 _UNITS: Final = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -99,7 +101,8 @@ class Settings(BaseSettings):
     )
     originals: str = Field(
         "file:./data/originals",
-        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`.",
+        description="Where originals are: `file:FOLDER` or `s3://BUCKET/PREFIX`. The default "
+        "folder is made at the start; another one must be there.",
     )
     results: str = Field(
         "file:./data/results",
@@ -133,8 +136,8 @@ class Settings(BaseSettings):
     api_tokens: Secrets = Field(
         (),
         description="Bearer tokens for uploads, deletions, POST /transform and jobs, separated by "
-        "commas. `SECRET` may do all, `SECRET@jobs:read+events` what its scopes say. Without one, "
-        "these answer on loopback alone.",
+        "commas. `SECRET` may do all, `SECRET@jobs:read+events` what its scopes say. Secrets have "
+        "at least 16 characters. Without a token, these answer on loopback alone.",
     )
     database: str = Field(
         "sqlite:///./data/pixelmill.db",
@@ -341,12 +344,21 @@ class Settings(BaseSettings):
             seen.add(kid)
         return value
 
+    @field_validator("api_tokens")
+    @classmethod
+    def _check_api_tokens(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        check_tokens(token.get_secret_value() for token in value)
+        return value
+
     @field_validator("targets")
     @classmethod
     def _check_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for glob in value:
             if not re.match(r"(s3|https?)://[^/]", glob):
                 raise ValueError(f"must be s3://BUCKET/* or https://HOST/*, got {glob!r}")
+            bucket = glob.removeprefix("s3://").partition("/")[0]
+            if glob.startswith("s3://") and not re.search(r"[*?]|...", bucket):
+                raise ValueError(f"names of buckets have at least 3 characters, got {glob!r}")
         return value
 
     @field_validator("webhook_secrets")
@@ -454,6 +466,11 @@ def parse_place(text: str) -> Place:
         return Place("file", text.removeprefix("file:").removeprefix("//"))
     if text.startswith("s3://"):
         bucket, _, prefix = text.removeprefix("s3://").partition("/")
+        if bucket and not _BUCKET.fullmatch(bucket):
+            raise ValueError(
+                f"must be s3://BUCKET/PREFIX, and {bucket!r} is not the name of a bucket, which "
+                "has at least 3 letters, digits, dots, hyphens and underscores"
+            )
         if bucket:
             return Place("s3", bucket, prefix.strip("/"))
     raise ValueError(f"must be file:FOLDER, s3://BUCKET/PREFIX or off, got {text!r}")

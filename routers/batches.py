@@ -14,7 +14,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import idempotency
 from app.jobs.batch_spec import BatchBody
@@ -23,10 +22,12 @@ from app.jobs.documents import read_document
 from app.jobs.progress import Progress
 from app.jobs.records import Batch, State
 from app.jobs.reports import MEDIA_TYPE
+from app.tokens import Scope
 from routers import openapi
-from routers.jobs import cursor_of, idempotency_key, limit_of, page, shown, state_of
+from routers.jobs import idempotency_key, shown, state_of
 from routers.methods import get_and_head
-from routers.requests import body_of, caller_of, jobs_of, pairs_of, read_json, service_of, value_of
+from routers.pages import cursor_of, limit_of, page
+from routers.requests import body_of, jobs_of, pairs_of, read_json, value_of
 from routers.streams import Streamed
 
 router = APIRouter(prefix="/batches", tags=["jobs"])
@@ -141,8 +142,7 @@ _BODY: Final[dict[str, Any]] = {
 )
 async def post_batch(request: Request) -> Response:
     """Entries that are no jobs do not stop the others: `errors` has the first hundred of them."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    batches = jobs_of(request).batches
+    batches = jobs_of(request, Scope.JOBS_WRITE).batches
     key = idempotency_key(request)
     options = _options_of(pairs_of(request))
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() in _LINES:
@@ -176,8 +176,7 @@ async def post_batch(request: Request) -> Response:
 )
 async def list_batches(request: Request) -> dict[str, Any]:
     """A page of batches, without their counts."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    batches = jobs_of(request).batches
+    batches = jobs_of(request, Scope.JOBS_READ).batches
     pairs = pairs_of(request)
     limit = limit_of(pairs)
     found = await batches.find_page(limit=limit + 1, before=cursor_of(pairs))
@@ -193,8 +192,7 @@ async def list_batches(request: Request) -> dict[str, Any]:
 )
 async def get_batch(request: Request) -> dict[str, Any]:
     """Its jobs by state, how many end in a second, and the seconds until the last one does."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    return await _told(jobs_of(request).batches, request.path_params["id"])
+    return await _told(jobs_of(request, Scope.JOBS_READ).batches, request.path_params["id"])
 
 
 @get_and_head(
@@ -213,8 +211,7 @@ async def get_batch(request: Request) -> dict[str, Any]:
 )
 async def get_results(request: Request) -> Response:
     """All of them, or those in a state."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    batches = jobs_of(request).batches
+    batches = jobs_of(request, Scope.JOBS_READ).batches
     state = state_of(pairs_of(request))
     batch = await batches.find(request.path_params["id"])
     if request.method == "HEAD":
@@ -230,8 +227,7 @@ async def get_results(request: Request) -> Response:
 )
 async def cancel_batch(request: Request) -> dict[str, Any]:
     """Its jobs that have not ended are cancelled, and no more are added."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_WRITE)
     batch = await jobs.cancel_batch(request.path_params["id"])
     return await _told(jobs.batches, batch.id)
 
@@ -249,8 +245,7 @@ async def cancel_batch(request: Request) -> dict[str, Any]:
 )
 async def retry_batch(request: Request) -> dict[str, Any]:
     """Or those that were cancelled, or both. `retried` says how many there were."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    batches = jobs_of(request).batches
+    batches = jobs_of(request, Scope.JOBS_WRITE).batches
     only = value_of(pairs_of(request), "only") or "failed"
     batch, count = await batches.retry(request.path_params["id"], only=only)
     return {**await _told(batches, batch.id), "retried": count}

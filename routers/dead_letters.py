@@ -9,22 +9,21 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import dead_letters
+from app.jobs.bodies import validate
 from app.jobs.dead_letters import CODE, MOST_AT_ONCE, Choice, ChoiceBody
 from app.jobs.records import Job
-from app.jobs.spec import validate
+from app.tokens import Scope
 from routers import openapi
-from routers.jobs import cursor_of, limit_of, page, shown
+from routers.jobs import shown
 from routers.methods import get_and_head
+from routers.pages import cursor_of, limit_of, page
 from routers.requests import (
     body_of,
-    caller_of,
     jobs_of,
     pairs_of,
     read_json,
-    service_of,
     value_of,
 )
 
@@ -65,8 +64,7 @@ def _answered(name: str) -> dict[int | str, dict[str, Any]]:
 )
 async def list_dead_letters(request: Request) -> dict[str, Any]:
     """A page of them, each with its error and the number of its attempts."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     pairs = pairs_of(request)
     limit, before = limit_of(pairs), cursor_of(pairs)
     code = value_of(pairs, "code")
@@ -86,8 +84,7 @@ async def list_dead_letters(request: Request) -> dict[str, Any]:
 )
 async def get_dead_letter(request: Request) -> dict[str, Any]:
     """Each attempt has its worker, its times and its error."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    letter = await jobs_of(request).dead_letters.find(request.path_params["id"])
+    letter = await jobs_of(request, Scope.JOBS_READ).dead_letters.find(request.path_params["id"])
     return {**_shown(letter.job), "attempts": letter.attempts}
 
 
@@ -99,8 +96,7 @@ async def get_dead_letter(request: Request) -> dict[str, Any]:
 )
 async def redrive_dead_letters(request: Request) -> dict[str, Any]:
     """They have all their attempts again. What is in quarantine fails until it is let out."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_WRITE)
     redriven, more = await jobs.dead_letters.redrive(await _choice_of(request))
     return {"redriven": redriven, "more": more}
 
@@ -113,8 +109,7 @@ async def redrive_dead_letters(request: Request) -> dict[str, Any]:
 )
 async def purge_dead_letters(request: Request) -> dict[str, Any]:
     """They cannot be looked at or tried again."""
-    service_of(request).access.check(caller_of(request), Scope.ADMIN)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.ADMIN)
     purged, more = await jobs.dead_letters.purge(await _choice_of(request))
     return {"purged": purged, "more": more}
 
@@ -128,8 +123,7 @@ async def purge_dead_letters(request: Request) -> dict[str, Any]:
 )
 async def list_quarantine(request: Request) -> dict[str, Any]:
     """They have ended their workers too often. A replaced original has another version."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     pairs = pairs_of(request)
     limit, after = limit_of(pairs), value_of(pairs, "cursor")
     if after is not None and not _DIGEST.fullmatch(after):
@@ -151,9 +145,8 @@ async def list_quarantine(request: Request) -> dict[str, Any]:
 )
 async def delete_quarantined(request: Request) -> Response:
     """Jobs render it again: those that have failed are to be redriven."""
-    service_of(request).access.check(caller_of(request), Scope.ADMIN)
     digest = request.path_params["digest"]
-    await jobs_of(request).database.write(lambda tx: dead_letters.release(tx, digest))
+    await jobs_of(request, Scope.ADMIN).database.write(lambda tx: dead_letters.release(tx, digest))
     return Response(status_code=204)
 
 

@@ -11,12 +11,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Caller, Scope
+from app.access import Caller
 from app.errors import Unauthorised, problem_of
 from app.jobs import s3events
+from app.tokens import Scope
 from routers import openapi
 from routers.problems import problem_response
-from routers.requests import body_of, caller_of, jobs_of, pairs_of, service_of, value_of
+from routers.requests import body_of, caller_of, jobs_of, pairs_of, value_of
 
 router = APIRouter(prefix="/events", tags=["jobs"])
 
@@ -57,12 +58,10 @@ async def post_s3_event(request: Request) -> Response:
     jobs, once; `ignored` ones were not. What cannot be done now is answered with 502 to 504: the
     store sends it again. A token is taken as Bearer, bare, as the password of Basic, or as `token`.
     """
-    service = service_of(request)
     try:
-        service.access.check(_caller(request), Scope.EVENTS)
+        arrivals = jobs_of(request, Scope.EVENTS, caller=_caller(request)).arrivals
     except Unauthorised as error:
         return _challenged(request, error)
-    arrivals = jobs_of(request).arrivals
     message = s3events.read_message(await body_of(request, cap=_LARGEST))
     return JSONResponse(asdict(await arrivals.take_message(message)))
 

@@ -15,13 +15,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs.following import Follower, Place, Told, has_all
+from app.tokens import Scope
 from routers import openapi
 from routers.batches import BATCH_ID, shown_batch
 from routers.jobs import shown
-from routers.requests import caller_of, flag_of, jobs_of, pairs_of, service_of
+from routers.requests import flag_of, jobs_of, pairs_of
 from routers.streams import Streamed
 
 router = APIRouter(tags=["jobs"])
@@ -61,8 +61,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 )
 async def job_events(request: Request) -> Response:
     """Ends with the job."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     after = _place_of(request)
     job = await jobs.find(request.path_params["id"])
     if has_all(after, job.finished_at):
@@ -79,8 +78,7 @@ async def job_events(request: Request) -> Response:
 )
 async def batch_events(request: Request) -> Response:
     """Begins with the ends that there were, unless a place is given. Ends with the batch."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     after = _place_of(request)
     ends = flag_of(pairs_of(request), "jobs", default=True)
     batch = await jobs.batches.find(request.path_params["id"])

@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from app.access import Scope as AccessScope
 from app.dates import show_http_date
 from app.errors import OriginalMissing, OriginalTooLarge, ServiceError, UploadTimeout
 from app.service import Service
 from app.sources import stored
 from app.sources.base import Ref, receive
 from app.stores.base import Reading, check_key
+from app.tokens import Scope as AccessScope
 from routers import openapi
 from routers.conditional import ByteRange, Unsatisfiable, is_unmodified, parse_range
 from routers.methods import get_and_head

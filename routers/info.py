@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Grant, Scope
+from app.access import Grant
 from app.admission import Lane
+from app.tokens import Scope
 from routers import openapi
 from routers.delivery import (
     cache_control,

@@ -11,21 +11,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import idempotency
-from app.jobs.ids import is_id
 from app.jobs.records import Job, State
 from app.jobs.spec import JobBody
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
+from routers.pages import cursor_of, limit_of, page
 from routers.requests import (
     body_of,
     caller_of,
     jobs_of,
     pairs_of,
     read_json,
-    service_of,
     value_of,
 )
 
@@ -33,8 +32,8 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _LARGEST: Final = 1 << 20
 _LONGEST_WAIT: Final = 60
-_MOST: Final = 1000
-_USUAL: Final = 50
+_HELD: Final = "paused"
+"""How a queued job is shown that a pause holds: no state to list by."""
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", re.IGNORECASE)
 
 _JOB: Final[dict[str, Any]] = {
@@ -84,9 +83,7 @@ _HEADERS: Final = {
 )
 async def post_job(request: Request) -> Response:
     """One original, or several to be merged, and the results that are wanted of it."""
-    service = service_of(request)
-    service.access.check(caller_of(request), Scope.JOBS_WRITE)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_WRITE)
     seconds = _seconds_to_wait(request)
     key = idempotency_key(request)
     body = await body_of(request, cap=_LARGEST)
@@ -112,8 +109,7 @@ async def post_job(request: Request) -> Response:
 )
 async def list_jobs(request: Request) -> dict[str, Any]:
     """A page of jobs. `next`, where there is more, is the URL of the following page."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     pairs = pairs_of(request)
     limit = limit_of(pairs)
     found = await jobs.find_page(
@@ -135,8 +131,7 @@ async def list_jobs(request: Request) -> dict[str, Any]:
 )
 async def get_job(request: Request) -> dict[str, Any]:
     """What has become of a job: its results, or the problem that ended it."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    return shown(await jobs_of(request).find(request.path_params["id"]))
+    return shown(await jobs_of(request, Scope.JOBS_READ).find(request.path_params["id"]))
 
 
 @router.post(
@@ -147,8 +142,7 @@ async def get_job(request: Request) -> dict[str, Any]:
 )
 async def cancel_job(request: Request) -> dict[str, Any]:
     """A job that runs is stopped. To cancel it twice is no error, but one that has ended stays."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    return shown(await jobs_of(request).cancel(request.path_params["id"]))
+    return shown(await jobs_of(request, Scope.JOBS_WRITE).cancel(request.path_params["id"]))
 
 
 @router.post(
@@ -159,8 +153,7 @@ async def cancel_job(request: Request) -> dict[str, Any]:
 )
 async def retry_job(request: Request) -> dict[str, Any]:
     """It has all its attempts again."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
-    return shown(await jobs_of(request).retry(request.path_params["id"]))
+    return shown(await jobs_of(request, Scope.JOBS_WRITE).retry(request.path_params["id"]))
 
 
 def shown(job: Job) -> dict[str, Any]:
@@ -176,50 +169,17 @@ def shown(job: Job) -> dict[str, Any]:
     return {**job.as_json(), "links": links}
 
 
-def page(
-    path: str,
-    items: list[dict[str, Any]],
-    pairs: list[tuple[str, str]],
-    *,
-    limit: int,
-    key: str = "id",
-) -> dict[str, Any]:
-    """A page of records, known by `key`, of which one more than `limit` was looked for."""
-    told: dict[str, Any] = {"items": items[:limit]}
-    if len(items) > limit:
-        kept = [pair for pair in pairs if pair[0] != "cursor"]
-        told["next"] = openapi.link(path, [*kept, ("cursor", items[limit - 1][key])])
-    return told
-
-
-def limit_of(pairs: list[tuple[str, str]]) -> int:
-    """How many records a page has. Raises InvalidRequest."""
-    text = value_of(pairs, "limit")
-    if text is None:
-        return _USUAL
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST:
-        raise InvalidRequest(f"limit must be 1 to {_MOST}, got {text[:64]!r}", param="limit")
-    return int(text)
-
-
 def state_of(pairs: list[tuple[str, str]]) -> State | None:
     """The state in which records are wanted. Raises InvalidRequest."""
     state = value_of(pairs, "state")
     if state is None:
         return None
     if state not in list(State):
+        hint = ": what a pause holds is queued" if state == _HELD else ""
         raise InvalidRequest(
-            f"state must be one of {', '.join(State)}, got {state[:64]!r}", param="state"
+            f"state must be one of {', '.join(State)}, got {state[:64]!r}{hint}", param="state"
         )
     return State(state)
-
-
-def cursor_of(pairs: list[tuple[str, str]]) -> str | None:
-    """Where a page begins: after the record of this id. Raises InvalidRequest."""
-    text = value_of(pairs, "cursor")
-    if text is not None and not is_id(text):
-        raise InvalidRequest("cursor must be one that a page has given", param="cursor")
-    return text
 
 
 def idempotency_key(request: Request) -> str | None:

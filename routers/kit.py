@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import kits
-from app.access import Scope
 from app.admission import Lane
 from app.errors import InvalidRequest
 from app.kits import Kit, Variant
@@ -23,6 +22,7 @@ from app.presets import Pairs
 from app.render import Fetched
 from app.service import Service
 from app.sources.base import Ref
+from app.tokens import Scope
 from app.variations import Rung, Variations
 from routers import openapi
 from routers.delivery import cache_control, unmodified_response

@@ -29,7 +29,7 @@ async def livez() -> dict[str, str]:
     summary="Whether to send requests here",
     responses={
         503: {
-            "description": "This replica is going away",
+            "description": "This replica is going away, or has no folder of originals",
             "content": {"application/json": {"schema": {"type": "object"}}},
         }
     },
@@ -37,18 +37,22 @@ async def livez() -> dict[str, str]:
 async def readyz(request: Request) -> Response:
     """Take the replica out of rotation when this fails.
 
-    A store that fails does not make a replica unready: it would fail for all of them at once.
+    A bucket that fails does not make a replica unready: it would fail for all of them at once. A
+    folder of originals that is not there does: `detail` names it.
     """
     service = service_of(request)
+    fault = None if service.draining else await service.find_fault()
+    status = "draining" if service.draining else "misconfigured" if fault else "ready"
     return JSONResponse(
         {
-            "status": "ready" if service.ready else "draining",
+            "status": status,
+            **({"detail": fault} if fault else {}),
             "version": __version__,
             "libvips": "{}.{}.{}".format(*libvips.VERSION),
             "renders_running": service.admission.running,
             "renders_queued": service.admission.queued,
         },
-        status_code=200 if service.ready else 503,
+        status_code=200 if status == "ready" else 503,
     )
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.errors import Problem, ServiceError, problem_of
+from app.wording import sentence_of
 from routers.requests import Disconnected
 from transforms.errors import TransformError
 
@@ -105,12 +106,13 @@ def install(app: FastAPI) -> None:
     async def on_validation(request: Request, error: Exception) -> Response:
         first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
         param = ".".join(str(part) for part in first.get("loc", ())[1:]) or None
+        told = sentence_of([first]) if first else "is invalid"
         return problem_response(
             Problem(
                 status=400,
                 code="invalid_parameter",
                 title="A parameter is invalid",
-                detail=f"{param or 'The request'}: {first.get('msg', 'is invalid')}",
+                detail=f"{param or 'The request'} {told}",
                 param=param,
             ),
             request_id=request.scope.get("request_id", ""),

@@ -7,13 +7,13 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.access import Scope
+from app.jobs.bodies import validate
 from app.jobs.pauses import PauseBody
 from app.jobs.service import Jobs
-from app.jobs.spec import validate
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
-from routers.requests import body_of, caller_of, jobs_of, read_json, service_of
+from routers.requests import body_of, jobs_of, read_json
 
 router = APIRouter(prefix="/queue", tags=["jobs"])
 
@@ -51,8 +51,7 @@ _BODY: Final[dict[str, Any]] = {
 )
 async def get_queue(request: Request) -> dict[str, Any]:
     """Jobs by state, and those that are due: how many, since when, and how long they will take."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    return await _shown(jobs_of(request))
+    return await _shown(jobs_of(request, Scope.JOBS_READ))
 
 
 @router.post(
@@ -82,8 +81,7 @@ async def resume_queue(request: Request) -> dict[str, Any]:
 
 
 async def _of(request: Request) -> tuple[Jobs, str]:
-    service_of(request).access.check(caller_of(request), Scope.ADMIN)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.ADMIN)
     body: PauseBody = validate(PauseBody, read_json(await body_of(request, cap=_LARGEST) or b"{}"))
     return jobs, body.paused_label
 

@@ -19,6 +19,8 @@ from app.sizes import guard_size
 from app.sources import stored, web
 from app.sources.base import Ref
 from app.stores.base import check_key
+from app.tokens import Scope
+from routers.streams import until_left
 from transforms.kinds import BadValue, Flag
 from transforms.transform import Transform
 
@@ -39,9 +41,15 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def jobs_of(request: Request) -> Jobs:
-    """The jobs of this service. Raises JobsOff."""
-    jobs = service_of(request).jobs
+def jobs_of(request: Request, scope: Scope, *, caller: Caller | None = None) -> Jobs:
+    """The jobs of this service, where the caller may do what this scope is for.
+
+    `caller` is who asks, where the request says so in a way of its own. Raises Unauthorised,
+    ScopeMissing, JobsOff.
+    """
+    service = service_of(request)
+    service.access.check(caller or caller_of(request), scope)
+    jobs = service.jobs
     if jobs is None:
         raise JobsOff("This service has no database of jobs: PIXELMILL_DATABASE is off")
     return jobs
@@ -160,7 +168,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
     The request's body must have been read.
     """
     task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(request))
+    leaving = asyncio.ensure_future(until_left(request.receive))
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -169,11 +177,6 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
     finally:
         leaving.cancel()
         task.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def body_of(request: Request, *, cap: int) -> bytes:

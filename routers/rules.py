@@ -9,12 +9,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs.rules import Rule, RuleBody, Rules
+from app.tokens import Scope
 from routers import openapi
 from routers.methods import get_and_head
-from routers.requests import body_of, caller_of, jobs_of, read_json, service_of
+from routers.requests import body_of, jobs_of, read_json
 
 router = APIRouter(prefix="/rules", tags=["jobs"])
 
@@ -110,8 +110,7 @@ async def delete_rule(request: Request) -> Response:
 
 def _rules(request: Request) -> Rules:
     """The rules, for those who may see and change them."""
-    service_of(request).access.check(caller_of(request), Scope.ADMIN)
-    return jobs_of(request).arrivals.rules
+    return jobs_of(request, Scope.ADMIN).arrivals.rules
 
 
 def _id(request: Request) -> str:

@@ -8,21 +8,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.access import Scope
 from app.jobs.records import shown_time
 from app.jobs.schedule_spec import ScheduleBody, check_id
 from app.jobs.scheduler import Scheduler
 from app.jobs.schedules import Schedule
+from app.tokens import Scope
 from routers import openapi
-from routers.jobs import limit_of, page
 from routers.methods import get_and_head
+from routers.pages import limit_of, page
 from routers.requests import (
     body_of,
-    caller_of,
     jobs_of,
     pairs_of,
     read_json,
-    service_of,
     value_of,
 )
 
@@ -179,13 +177,11 @@ async def run_schedule(request: Request) -> Response:
 
 
 def _scheduler_to_read(request: Request) -> Scheduler:
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    return jobs_of(request).scheduler
+    return jobs_of(request, Scope.JOBS_READ).scheduler
 
 
 def _scheduler_to_change(request: Request) -> Scheduler:
-    service_of(request).access.check(caller_of(request), Scope.ADMIN)
-    return jobs_of(request).scheduler
+    return jobs_of(request, Scope.ADMIN).scheduler
 
 
 def _shown(schedule: Schedule) -> dict[str, Any]:

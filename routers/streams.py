@@ -38,7 +38,7 @@ class Streamed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(send))
-        leaving = asyncio.create_task(_disconnect(receive))
+        leaving = asyncio.create_task(until_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
@@ -70,6 +70,7 @@ class Streamed(Response):
         await send({"type": "http.response.body", "body": b""})
 
 
-async def _disconnect(receive: Receive) -> None:
+async def until_left(receive: Receive) -> None:
+    """Wait until the client has left. The request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access import Scope
 from app.admission import Lane
+from app.tokens import Scope
 from routers import openapi
 from routers.delivery import result_response
 from routers.images import UPLOAD_BODY, receive_upload

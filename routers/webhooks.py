@@ -9,14 +9,14 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app.access import Scope
 from app.errors import InvalidRequest
 from app.jobs import deliveries
 from app.jobs.deliveries import Delivery, DeliveryState
+from app.tokens import Scope
 from routers import openapi
-from routers.jobs import cursor_of, limit_of, page
 from routers.methods import get_and_head
-from routers.requests import caller_of, jobs_of, pairs_of, service_of, value_of
+from routers.pages import cursor_of, limit_of, page
+from routers.requests import jobs_of, pairs_of, value_of
 
 router = APIRouter(prefix="/webhooks", tags=["jobs"])
 
@@ -47,8 +47,7 @@ _DELIVERY: Final[dict[str, Any]] = {
 )
 async def list_deliveries(request: Request) -> dict[str, Any]:
     """A page of deliveries, each with the log of its attempts."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
-    jobs = jobs_of(request)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     pairs = pairs_of(request)
     limit, before = limit_of(pairs), cursor_of(pairs)
     state = value_of(pairs, "state")
@@ -80,9 +79,9 @@ async def list_deliveries(request: Request) -> dict[str, Any]:
 )
 async def get_delivery(request: Request) -> dict[str, Any]:
     """The attempts so far, and the payload as it is sent."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_READ)
+    jobs = jobs_of(request, Scope.JOBS_READ)
     delivery_id = request.path_params["id"]
-    found = await jobs_of(request).database.read(lambda tx: deliveries.find(tx, delivery_id))
+    found = await jobs.database.read(lambda tx: deliveries.find(tx, delivery_id))
     return {**_shown(found), "payload": json.loads(found.payload)}
 
 
@@ -95,9 +94,9 @@ async def get_delivery(request: Request) -> dict[str, Any]:
 )
 async def replay_delivery(request: Request) -> dict[str, Any]:
     """It keeps its id, by which receivers know it. One that has not ended is sent by itself."""
-    service_of(request).access.check(caller_of(request), Scope.JOBS_WRITE)
+    jobs = jobs_of(request, Scope.JOBS_WRITE)
     delivery_id = request.path_params["id"]
-    again = await jobs_of(request).database.write(
+    again = await jobs.database.write(
         lambda tx: deliveries.replay(tx, delivery_id, now=time.time())
     )
     return _shown(again)

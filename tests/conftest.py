@@ -72,6 +72,7 @@ def real_images() -> Path:
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start services: `serve(queue_interactive=5)`. Originals and results are in `tmp_path`."""
     with ExitStack() as stack:
+        (tmp_path / "originals").mkdir(exist_ok=True)
 
         def start(**options: Any) -> Served:
             folders = {

@@ -13,8 +13,20 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
+from transforms.compounds import Either, QualityKind
 from transforms.errors import InvalidOption
-from transforms.kinds import BadValue, Scalable, nearest
+from transforms.kinds import (
+    Angle,
+    BadValue,
+    Bytes,
+    Choice,
+    Flag,
+    Integer,
+    Kind,
+    Number,
+    Scalable,
+    nearest,
+)
 from transforms.layers import Text, Watermark
 from transforms.options import BY_SPELLING, OPTIONS, Option
 from transforms.values import (
@@ -281,7 +293,10 @@ def _unknown(name: str) -> InvalidOption:
 
 
 def _as_text(name: str, value: Any) -> str:
+    kind = BY_SPELLING[name].kind
     if isinstance(value, bool):
+        if not isinstance(kind, Flag):
+            raise InvalidOption(name, f"{name} must be {kind.expects}, got {str(value).lower()}")
         return "1" if value else "0"
     if isinstance(value, str):
         return value
@@ -289,9 +304,18 @@ def _as_text(name: str, value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f") if math.isfinite(value) else str(value)
-    if isinstance(value, list) and all(isinstance(part, (int, float)) for part in value):
-        return ",".join(_as_text(name, part) for part in value)
-    raise InvalidOption(name, f"{name} must be {BY_SPELLING[name].kind.expects}")
+    if isinstance(value, list):
+        if _takes_list(kind) and value and all(type(part) in (int, float) for part in value):
+            return ",".join(_as_text(name, part) for part in value)
+        raise InvalidOption(name, f"{name} must be {kind.expects}, got a list")
+    raise InvalidOption(name, f"{name} must be {kind.expects}")
+
+
+def _takes_list(kind: Kind) -> bool:
+    """Whether a value may be numbers separated by commas, which JSON has as a list."""
+    if isinstance(kind, Either):
+        return _takes_list(kind.other)
+    return not isinstance(kind, (Angle, Bytes, Choice, Flag, Integer, Number, QualityKind))
 
 
 def _read_value(option: Option, spelling: str, text: str) -> Any:

@@ -17,11 +17,12 @@ from pydantic import Field
 from app.errors import InvalidRequest
 from app.jobs import targets
 from app.jobs.batches import BatchDraft
+from app.jobs.bodies import Body, validate
 from app.jobs.entries import JobsOfBatch
 from app.jobs.manifests import is_csv
 from app.jobs.missing import check_askable
 from app.jobs.records import Output
-from app.jobs.spec import Body, Options, OutputBody, SpecReader, packed, validate
+from app.jobs.spec import Options, OutputBody, SpecReader, packed
 from app.jobs.targets import TargetKind
 from app.settings import Settings
 from app.stores.base import can_begin_key, check_key

@@ -28,6 +28,14 @@ MOST_REJECTIONS: Final = 100
 """Entries without a job whose problems are kept."""
 _OPEN: Final = (State.QUEUED, State.RUNNING)
 _NOT_ENDED: Final = (BatchState.FILLING, BatchState.RUNNING)
+_STOPPED: Final = sa.select(batches.c.id).where(
+    batches.c.finished_at.is_(None), batches.c.state == BatchState.CANCELLED.value
+)
+_ANY_STOPPED: Final = _STOPPED.limit(1)
+_ANY_OPEN: Final = (
+    sa.select(batches.c.id).where(batches.c.finished_at.is_(None)).limit(1),
+    sa.select(batches.c.id).where(sa.text("report_due")).limit(1),
+)
 _PAGE: Final = 500
 """Jobs that are cancelled in one transaction: others write in between."""
 
@@ -323,10 +331,17 @@ def cancel(
 
 def find_stopped(tx: Connection) -> list[str]:
     """The ids of batches that are being cancelled."""
-    query = sa.select(batches.c.id).where(
-        batches.c.finished_at.is_(None), batches.c.state == BatchState.CANCELLED
-    )
-    return list(tx.execute(query.order_by(batches.c.id)).scalars())
+    return list(tx.execute(_STOPPED.order_by(batches.c.id)).scalars())
+
+
+def is_any_stopped(tx: Connection) -> bool:
+    """Whether a batch is being cancelled."""
+    return tx.execute(_ANY_STOPPED).first() is not None
+
+
+def is_any_open(tx: Connection) -> bool:
+    """Whether a batch has not ended, or is still to be reported on."""
+    return any(tx.execute(query).first() is not None for query in _ANY_OPEN)
 
 
 def draft_of_fill(batch: Batch) -> Draft:

@@ -17,11 +17,11 @@ from pydantic import Field
 from app.errors import InvalidRequest, RecordMissing
 from app.jobs import ledger
 from app.jobs.batches import IS_OF_OPEN
+from app.jobs.bodies import Body, Label
 from app.jobs.database import Connection, Database
 from app.jobs.queues import JobQueue
 from app.jobs.records import Job, State, shown_source, shown_time
 from app.jobs.schema import attempts, jobs, quarantine
-from app.jobs.spec import Body, Label
 from app.sources.base import Ref
 
 CODE: Final = r"^[a-z0-9_]{1,64}$"

@@ -141,9 +141,19 @@ def find_page(
     return [_delivery(row) for row in tx.execute(query).mappings()]
 
 
+_ANY_DUE: Final = (
+    sa.select(deliveries.c.id)
+    .where(
+        deliveries.c.state == DeliveryState.PENDING.value,
+        deliveries.c.next_at <= sa.bindparam("now"),
+    )
+    .limit(1)
+)
+
+
 def is_any_due(tx: Connection, *, now: float) -> bool:
     """Whether there is something to be sent."""
-    return tx.execute(sa.select(deliveries.c.id).where(_due(now)).limit(1)).first() is not None
+    return tx.execute(_ANY_DUE, {"now": now}).first() is not None
 
 
 def claim(

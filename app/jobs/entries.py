@@ -51,7 +51,9 @@ class JobsOfBatch:
         """The job of an entry, with what all have. Raises InvalidRequest, TargetRefused."""
         if isinstance(entry, dict):
             entry = {**self._shared, **entry}
-        return self._reader.read_job(entry, now=self._now, batch_id=self._batch_id, line=line)
+        return self._reader.read_job(
+            entry, now=self._now, what="The job", batch_id=self._batch_id, line=line
+        )
 
 
 async def read_each(

@@ -12,12 +12,13 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from app.errors import LedgerUnavailable
-from app.jobs import batches, retention
+from app.jobs import batches, deliveries, retention, rules
 from app.jobs.arrivals import open_arrivals
 from app.jobs.backlog import BacklogMeter
 from app.jobs.batch_intake import cancel_abandoned
 from app.jobs.batch_parts import make_batches
 from app.jobs.database import Connection, Database
+from app.jobs.diagnosis import reason_of
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.following import Follower
 from app.jobs.housekeeping import Chore, keeping_house
@@ -57,9 +58,7 @@ def check_database(settings: Settings) -> None:
         database = Database(settings.database)
         upgrade(database)
     except (LedgerUnavailable, DBAPIError, OSError) as error:
-        cause = error.__cause__ if isinstance(error, LedgerUnavailable) else error
-        reason = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
-        raise ValueError(f"PIXELMILL_DATABASE cannot be used: {reason}") from None
+        raise ValueError(f"PIXELMILL_DATABASE cannot be used: {reason_of(error)}") from None
     finally:
         if database is not None:
             database.close()
@@ -156,7 +155,9 @@ async def open_jobs(
             backlog=BacklogMeter(database, metrics=metrics, concurrency=concurrency),
             arrivals=arrivals,
         )
-        await stack.enter_async_context(keeping_house(_chores(jobs, settings, sender=sender)))
+        await stack.enter_async_context(
+            keeping_house(database, _chores(jobs, settings, sender=sender))
+        )
         yield jobs
 
 
@@ -209,14 +210,40 @@ def _chores(jobs: Jobs, settings: Settings, *, sender: Sender) -> list[Chore]:
                 lambda tx: retention.sweep(tx, now=time.time(), keep=settings.job_retention)
             )
 
+    def always(tx: Connection) -> bool:
+        del tx
+        return True
+
     return [
-        Chore(name="schedules", period=1.0, do=jobs.scheduler.tick),
-        Chore(name="close batches", period=2.0, do=close_batches),
-        Chore(name="cancel jobs", period=2.0, do=jobs.batches.finish_cancelling),
-        Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy),
-        Chore(name="send webhooks", period=1.0, do=sender.send_due),
-        Chore(name="show backlog", period=5.0, do=jobs.backlog.show),
-        Chore(name="release what is not paused", period=30.0, do=jobs.pauses.release),
-        Chore(name="forget", period=300.0, do=forget),
-        Chore(name="look through stores", period=0.5, do=jobs.arrivals.poller.look),
+        Chore(
+            name="schedules", period=1.0, do=jobs.scheduler.tick, is_due=jobs.scheduler.is_any_due
+        ),
+        Chore(name="close batches", period=2.0, do=close_batches, is_due=batches.is_any_open),
+        Chore(
+            name="cancel jobs",
+            period=2.0,
+            do=jobs.batches.finish_cancelling,
+            is_due=batches.is_any_stopped,
+        ),
+        Chore(
+            name="send webhooks",
+            period=1.0,
+            do=sender.send_due,
+            is_due=lambda tx: deliveries.is_any_due(tx, now=time.time()),
+        ),
+        Chore(
+            name="look through stores",
+            period=1.0,
+            do=jobs.arrivals.poller.look,
+            is_due=lambda tx: rules.is_any_due(tx, now=time.time()),
+        ),
+        Chore(name="tidy the queue", period=20.0, do=jobs.queue.tidy, is_due=always),
+        Chore(name="show backlog", period=5.0, do=jobs.backlog.show, is_due=always),
+        Chore(
+            name="release what is not paused",
+            period=30.0,
+            do=jobs.pauses.release,
+            is_due=always,
+        ),
+        Chore(name="forget", period=300.0, do=forget, is_due=always),
     ]

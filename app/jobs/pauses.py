@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from app.jobs import ledger
+from app.jobs.bodies import Body, Label
 from app.jobs.database import Connection, Database, insert_once
 from app.jobs.ledger import ALL_LABELS
 from app.jobs.queues import JobQueue
 from app.jobs.records import shown_time
 from app.jobs.schema import DUE, PAUSED, jobs, pauses
-from app.jobs.spec import Body, Label
 
 _CHUNK: Final = 500
 """Jobs that are marked in one transaction: others write in between."""

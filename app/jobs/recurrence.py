@@ -20,7 +20,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import Field, WithJsonSchema
 
 from app.errors import InvalidRequest
-from app.jobs.spec import Body
+from app.jobs.bodies import Body
 
 _DAY: Final = 86_400
 _SHORTEST: Final = 10

@@ -17,17 +17,19 @@ import sqlalchemy as sa
 from pydantic import Field
 
 from app.errors import InvalidRequest, RecordConflict, RecordMissing
+from app.jobs.bodies import validate
 from app.jobs.database import Connection, Database, upsert
 from app.jobs.ids import new_id
 from app.jobs.records import Draft, shown_time
 from app.jobs.runner import FROM_RULE
 from app.jobs.schema import rules
-from app.jobs.spec import Options, Outputs, SpecReader, validate
+from app.jobs.spec import Options, Outputs, SpecReader
 from app.settings import Place
 from app.stores.base import MAX_KEY, can_begin_key, is_key
 
 MOST_RULES: Final = 500
 """All of them are looked at for each event."""
+_ANY_DUE: Final = sa.select(rules.c.id).where(rules.c.poll_at <= sa.bindparam("now")).limit(1)
 _SOONEST: Final = 1.0
 _LATEST: Final = 7 * 86_400.0
 _SAMPLE: Final = "sample.jpg"
@@ -178,7 +180,7 @@ def find_all(tx: Connection) -> list[Rule]:
 
 def is_any_due(tx: Connection, *, now: float) -> bool:
     """Whether a store is to be looked through for some rule."""
-    return tx.execute(sa.select(rules.c.id).where(rules.c.poll_at <= now)).first() is not None
+    return tx.execute(_ANY_DUE, {"now": now}).first() is not None
 
 
 def claim(tx: Connection, *, until: float, now: float) -> Rule | None:

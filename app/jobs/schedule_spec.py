@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, Protocol
 from pydantic import Field
 
 from app.errors import InvalidRequest, ServiceError
+from app.jobs.bodies import validate
 from app.jobs.database import Connection
 from app.jobs.recurrence import Recurrence, RecurrenceBody
-from app.jobs.spec import validate
 
 KINDS: Final = ("job", "batch")
 """What a schedule may run."""
@@ -69,14 +69,14 @@ Starters = Mapping[str, Starter]
 """One for each of `KINDS`."""
 
 
-def is_id(text: str) -> bool:
+def is_name(text: str) -> bool:
     """Whether a text may be the id of a schedule."""
     return _ID.fullmatch(text) is not None
 
 
 def check_id(text: str, *, param: str) -> str:
     """Return an id that a client has chosen. Raises InvalidRequest."""
-    if not is_id(text):
+    if not is_name(text):
         raise InvalidRequest(
             f"{param} must have 1 to 48 letters, digits, dots, hyphens and underscores, and begin "
             f"with a letter or a digit, got {text[:64]!r}",

@@ -94,6 +94,10 @@ class Scheduler:
         self._queue.wake()
         return schedule
 
+    def is_any_due(self, tx: Connection) -> bool:
+        """Whether a tick has come."""
+        return schedules.is_any_due(tx, now=self._clock())
+
     async def tick(self) -> list[Outcome]:
         """Take every tick that has come and that no other process takes."""
         now = self._clock()

@@ -21,9 +21,12 @@ from app.errors import InvalidRequest, RecordConflict, RecordMissing
 from app.jobs.database import Connection, insert_once
 from app.jobs.records import State, shown_time
 from app.jobs.recurrence import Recurrence
-from app.jobs.schedule_spec import ScheduleBody, Start, is_id
+from app.jobs.schedule_spec import ScheduleBody, Start, is_name
 from app.jobs.schema import batches, jobs, schedules
 
+_ANY_DUE: Final = (
+    sa.select(schedules.c.id).where(schedules.c.next_at <= sa.bindparam("now")).limit(1)
+)
 _UPCOMING: Final = 5
 
 
@@ -158,6 +161,11 @@ def resume(tx: Connection, schedule_id: str, *, now: float) -> Schedule:
     return find(tx, schedule_id)
 
 
+def is_any_due(tx: Connection, *, now: float) -> bool:
+    """Whether a tick of a schedule has come."""
+    return tx.execute(_ANY_DUE, {"now": now}).first() is not None
+
+
 def due(tx: Connection, *, now: float, limit: int) -> list[Schedule]:
     """Schedules of which a tick has come, the longest due first."""
     query = sa.select(schedules).where(schedules.c.next_at <= now)
@@ -261,7 +269,7 @@ def _is_open(tx: Connection, run_id: str | None) -> bool:
 
 
 def _find(tx: Connection, schedule_id: str, *, lock: bool = False) -> Schedule | None:
-    if not is_id(schedule_id):
+    if not is_name(schedule_id):
         return None
     query = sa.select(schedules).where(schedules.c.id == schedule_id)
     row = tx.execute(query.with_for_update() if lock else query).mappings().first()

@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from app.errors import InvalidRequest
 from app.jobs import targets
-from app.jobs.records import Draft, Output, source_ref
+from app.jobs.bodies import Body, Label, show, validate
+from app.jobs.records import Draft, Output, shown_target, source_ref
 from app.jobs.webhooks import WebhookCheck
 from app.presets import PARAMETER, Presets
 from app.settings import Settings
@@ -35,19 +36,10 @@ _MOST_MERGED: Final = 25
 _LONGEST_METADATA: Final = 4096
 _LONGEST_DELAY: Final = 30 * 86_400.0
 _REMEMBERED: Final = 256
-_DEEPEST: Final = 64
-"""Levels of lists and objects in a body: what is deeper could not be shown again."""
 _GRID: Final = re.compile(r"(\d{1,3})x(\d{1,3})")
 
 Pairs = list[tuple[str, str]]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-
-
-class Body(BaseModel):
-    """Base of what is posted: unknown names are refused, and no value is guessed at."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class OutputBody(Body):
@@ -102,7 +94,7 @@ class JobBody(Options):
 class _Ways:
     """All that tells which outputs one stands for, but for their target.
 
-    `ending` is the format that the target's ending names.
+    `ending` is that of the target, without its dot.
     """
 
     transform: str
@@ -123,12 +115,12 @@ class SpecReader:
         self._ways = lru_cache(maxsize=_REMEMBERED)(self._find_ways)
         self._webhooks = WebhookCheck(settings)
 
-    def read_job(self, body: Any, *, now: float, **context: Any) -> Draft:
-        """One job. `context` are more fields of the draft.
+    def read_job(self, body: Any, *, now: float, what: str = "The body", **context: Any) -> Draft:
+        """One job. `what` the body is called, and `context` are more fields of the draft.
 
         Raises InvalidRequest, TargetRefused, SourceRefused.
         """
-        job = validate(JobBody, body)
+        job = validate(JobBody, body, what=what)
         return self.draft(job.source, job.outputs, job, now=now, **context)
 
     def draft(
@@ -176,14 +168,21 @@ class SpecReader:
 
     def _expand_all(self, outputs: list[OutputBody], merged: str) -> str:
         """All outputs that these stand for, as JSON."""
-        expanded: list[Output] = []
+        expanded: dict[Output, str] = {}
+        count = 0
         for number, body in enumerate(outputs):
-            expanded += self._expand(body, merged, where=f"outputs[{number}]")
-            if len(expanded) > MOST_OUTPUTS:
+            where = f"outputs[{number}]"
+            found = self._expand(body, merged, where=where)
+            count += len(found)
+            if count > MOST_OUTPUTS:
                 raise InvalidRequest(
                     f"outputs: at most {MOST_OUTPUTS} results of one job", param="outputs"
                 )
-        return _as_text(tuple(dict.fromkeys(expanded)))
+            for output in found:
+                expanded.setdefault(output, where)
+        if len(expanded) > 1:
+            _check_distinct(expanded)
+        return _as_text(tuple(expanded))
 
     def _expand(self, body: OutputBody, merged: str, *, where: str) -> Sequence[Output]:
         """The outputs that one stands for, each with its canonical transform."""
@@ -202,7 +201,7 @@ class SpecReader:
                 widths=tuple(body.widths or ()),
                 formats=tuple(body.formats or ()),
                 merged=merged,
-                ending=None if body.target is None else targets.format_of(body.target),
+                ending=None if body.target is None else targets.ending_of(body.target),
             ),
             where,
         )
@@ -259,6 +258,7 @@ class SpecReader:
                 values = json.loads(ways.transform)
                 given = {n: v for n, v in values.items() if n not in ("tile", PARAMETER)}
                 Transform.from_mapping(given)  # strict: names and kinds of values
+                _check_own(values, where)
                 pairs = [(n, as_text(v)) for n, v in values.items() if v is not None]
             else:
                 pairs = parse_qsl(ways.transform, keep_blank_values=True)
@@ -275,7 +275,7 @@ class SpecReader:
             )
         except InvalidOption as error:
             raise _named(error, f"{where}.transform") from None
-        fm = transform.fm or ending
+        fm = transform.fm or self._format_of(ending, where=where)
         if fm is None:
             fm = "same" if "none" in transform.auto else "auto"
         elif fm not in self._settings.formats:
@@ -289,41 +289,42 @@ class SpecReader:
             tile=None if tile is None else (tile.column, tile.row),
         )
 
-
-def validate(model: type[Any], body: Any) -> Any:
-    """A body as a model. Raises InvalidRequest that names the first field that is wrong."""
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object")
-    _check_depth(body)
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = _path(first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        match first["type"]:
-            case "missing":
-                detail = f"{param} is needed"
-            case "extra_forbidden":
-                detail = f"{param} is not a field here"
-            case _:
-                shown = json.dumps(first["input"], default=str)[:100]
-                detail = f"{param}: {message[:1].lower()}{message[1:]}, got {shown}"
-        raise InvalidRequest(detail, param=param) from None
+    def _format_of(self, ending: str | None, *, where: str) -> str | None:
+        """The format that the ending of a target names, if it has one. Raises InvalidRequest."""
+        fm = None if ending is None else targets.FORMAT_OF_ENDING.get(ending)
+        if ending is not None and fm not in self._settings.formats:
+            enabled = self._settings.formats
+            known = [f".{end}" for end, of in targets.FORMAT_OF_ENDING.items() if of in enabled]
+            param = f"{where}.target"
+            raise InvalidRequest(
+                f"{param}: .{ending} names no format of results; known are {', '.join(known)}, and "
+                "{ext} takes that of the result. With fm in transform, any ending may be had",
+                param=param,
+            )
+        return fm
 
 
-def _check_depth(body: Any) -> None:
-    level = [body]
-    for _ in range(_DEEPEST):
-        values = [
-            inner
-            for value in level
-            for inner in (value.values() if isinstance(value, dict) else value)
-        ]
-        level = [value for value in values if isinstance(value, dict | list)]
-        if not level:
-            return
-    raise InvalidRequest(f"The body is nested more than {_DEEPEST} levels deep")
+def _check_distinct(outputs: Mapping[Output, str]) -> None:
+    """Refuse results that would be written to one place. Each comes with where its body is.
+
+    What is known only of a result (`{w}`, `{h}`, `{digest}`, perhaps `{ext}`) may tell them apart.
+    """
+    bodies: dict[str, str] = {}
+    for output, where in outputs.items():
+        if output.target is None:
+            continue
+        place = targets.place_before(output.target, fm=output.fm, tile=output.tile)
+        if place is None:
+            continue
+        if place in bodies:
+            param = f"{where}.target"
+            others = "its results" if bodies[place] == where else f"this and {bodies[place]}"
+            raise InvalidRequest(
+                f"{param}: {others} would be written to one place, "
+                f"{shown_target(output.target)[:100]}",
+                param=param,
+            )
+        bodies[place] = where
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -340,6 +341,20 @@ def settled(output: Output, settings: Settings) -> Transform:
 def _settle(query: str, fm: str, defaults: Defaults) -> Transform:
     """Jobs of a batch have the same outputs, and reading one costs a tenth of a small render."""
     return Transform.from_query(query, defaults=defaults).with_output(fm, defaults=defaults)
+
+
+def _check_own(values: Mapping[str, Any], where: str) -> None:
+    """Refuse a tile and a preset of a wrong kind: these may say what no transform does."""
+    tile, preset = values.get("tile"), values.get(PARAMETER)
+    if isinstance(tile, list) and len(tile) > 1 and all(type(part) is int for part in tile):
+        tile = None
+    for name, value, expected in (
+        ("tile", tile, "a text such as 3x2 or 3x2,0,1"),
+        (PARAMETER, preset, "a name"),
+    ):
+        if value is not None and not isinstance(value, str):
+            param = f"{where}.{name}"
+            raise InvalidRequest(f"{param} must be {expected}, got {show(value)}", param=param)
 
 
 def _parts(pairs: Pairs) -> Iterator[Pairs]:
@@ -383,17 +398,6 @@ def packed(metadata: Mapping[str, Any] | None) -> str | None:
             f"metadata must have at most {_LONGEST_METADATA} bytes as JSON", param="metadata"
         )
     return text
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """`outputs[0].target` of pydantic's location, without the names of its own alternatives."""
-    shown = ""
-    for part in location:
-        if isinstance(part, int):
-            shown += f"[{part}]"
-        elif re.fullmatch(r"[a-z_]+", part) and part not in ("str", "dict"):
-            shown += f".{part}" if shown else part
-    return shown
 
 
 def as_text(value: Any) -> str:

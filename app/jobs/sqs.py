@@ -18,8 +18,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
 
 from app.errors import InvalidRequest, ServiceError
 from app.jobs import s3events
@@ -80,6 +78,10 @@ class QueueReader:
             raise _Failed from error
 
     def _connect(self) -> Any:
+        # Half a second of every start, which only those spend who have a queue.
+        from aiobotocore.config import AioConfig  # noqa: PLC0415
+        from aiobotocore.session import get_session  # noqa: PLC0415
+
         session = get_session()
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         named = _REGION.fullmatch(urlsplit(self._url).hostname or "")

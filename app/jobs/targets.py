@@ -27,11 +27,14 @@ _LONGEST_URL: Final = 4096
 """Presigned URLs hold a session's token."""
 _PORT: Final = re.compile(r":[0-9*?]+$")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,254}")
-_ENDINGS: Final[Mapping[str, str]] = {
-    **{image_format.extension: name for name, image_format in FORMATS.items()},
-    **{name: name for name in FORMATS},
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{2,254}")
+_ENDING: Final = re.compile(r"\.([a-z][a-z0-9]{0,4})$", re.ASCII)
+FORMAT_OF_ENDING: Final[Mapping[str, str]] = {
+    ending: name
+    for name, image_format in FORMATS.items()
+    for ending in (image_format.extension, name)
 }
+"""The names of formats by the endings of files, without the dot."""
 
 
 class TargetKind(Enum):
@@ -153,9 +156,15 @@ def fill(template: str, fields: Fields, *, param: str = "target") -> str:
             filled.append(literal)
             if name is None:
                 continue
-            if name not in texts or spec or conversion:
+            if name not in texts:
                 named = ", ".join(f"{{{field}}}" for field in FIELDS)
                 raise InvalidRequest(f"{param} takes {named}, got {{{name[:64]}}}", param=param)
+            if spec or conversion:
+                raise InvalidRequest(
+                    f"{param}: a field is its name alone, {{{name}}}, without "
+                    f"{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}",
+                    param=param,
+                )
             filled.append(texts[name])
     except ValueError:
         raise InvalidRequest(f"{param} has a brace without its other", param=param) from None
@@ -168,15 +177,50 @@ def fill(template: str, fields: Fields, *, param: str = "target") -> str:
 def split_bucket(place: str, *, param: str = "target") -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`. Raises InvalidRequest."""
     bucket, _, key = place.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise InvalidRequest(f"{param} must be s3://bucket/key, got {place[:100]!r}", param=param)
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidRequest(f"{param} must be s3://bucket/key", param=param)
+        raise InvalidRequest(
+            f"{param}: {bucket[:64]!r} is not the name of a bucket, which has at least 3 small "
+            "letters, digits, dots and hyphens",
+            param=param,
+        )
     return bucket, check_key(key, param=param)
 
 
-def format_of(template: str) -> str | None:
-    """The format that the ending of a template names, if it does."""
-    path = urlsplit(template).path if kind_of(template) is TargetKind.URL else template
-    return _ENDINGS.get(path.rpartition("/")[2].rpartition(".")[2].lower())
+def ending_of(template: str) -> str | None:
+    """The ending of a template without its dot, in small letters: `jpg`, `svg`.
+
+    None where there is none of up to five letters and digits: `a`, `a.{ext}`, `v1.2`. A URL has one
+    only where it names a format: `upload.php` is the receiver's affair.
+    """
+    is_url = kind_of(template) is TargetKind.URL
+    path = urlsplit(template).path if is_url else template
+    match = _ENDING.search(path.rpartition("/")[2].lower())
+    if match is None or (is_url and match[1] not in FORMAT_OF_ENDING):
+        return None
+    return match[1]
+
+
+def place_before(template: str, *, fm: str, tile: tuple[int, int] | None) -> str | None:
+    """What is known of a place before there is a result, or None where it cannot be compared.
+
+    Outputs of one original with equal places are written to one place. `{id}` and `{stem}` stay:
+    they are the same for all of them.
+    """
+    if kind_of(template) is TargetKind.URL:
+        return template
+    column, row = tile or (0, 0)
+    known = {"column": str(column), "row": str(row), "id": "{id}", "stem": "{stem}"}
+    if fm in FORMATS:
+        known["ext"] = FORMATS[fm].extension
+    place = ""
+    for literal, name, _, _ in Formatter().parse(template):
+        place += literal.replace("{", "{{").replace("}", "}}")
+        if name is not None and name not in known:
+            return None
+        place += known.get(name or "", "")
+    return place
 
 
 @dataclass(frozen=True, slots=True)

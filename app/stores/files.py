@@ -34,16 +34,22 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opening a FIFO that somebody put there must not block.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CONFLICTS: Final = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_NO_FOLDER: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _ABSENT: Final = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENXIO, *_CONFLICTS)
 _TRIES: Final = 20
 """How often a write begins anew whose folder somebody removed meanwhile, for being empty."""
 
 
 class FileStore:
-    """Objects as files beneath a root folder, which is created when it is missing."""
+    """Objects as files beneath a root folder, which is created when it is missing.
 
-    def __init__(self, root: Path) -> None:
+    A root that is `required` is not created: where it is missing, as a mount may be, the store is
+    misconfigured, and not empty.
+    """
+
+    def __init__(self, root: Path, *, required: bool = False) -> None:
         self._root = root.absolute()
+        self._required = required
         self._names = KeptNames()
 
     async def stat(self, key: str) -> Stat:
@@ -132,20 +138,26 @@ class FileStore:
 
     async def probe(self) -> None:
         def attempt() -> None:
-            self._make_root()
+            if not self._required:
+                self._make_root()
+            self._check_root()
             if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
-                raise StoreMisconfigured("The folder cannot be read and written")
+                raise StoreMisconfigured(f"The folder {self._root} cannot be read and written")
 
         await asyncio.to_thread(attempt)
+
+    async def check(self) -> None:
+        """Raise StoreMisconfigured, with the folder's name, where it cannot be read from."""
+        await asyncio.to_thread(self._check_root)
 
     async def close(self) -> None:
         return None
 
     def _walk(self, folders: list[str], *, create: bool = False) -> int:
         """A descriptor of a folder beneath the root."""
-        if create:
+        if create and not self._required:
             self._make_root()
-        here = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        here = self._open_root()
         for name in folders:
             try:
                 if create:
@@ -157,11 +169,33 @@ class FileStore:
             here = inner
         return here
 
+    def _open_root(self) -> int:
+        try:
+            return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            if self._required and error.errno in _NO_FOLDER:
+                # Clients are told this: where the folder should be is not for them.
+                raise StoreMisconfigured(
+                    f"The folder of the store cannot be used: {error.strerror}"
+                ) from None
+            raise
+
+    def _check_root(self) -> None:
+        try:
+            os.close(os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError as error:
+            raise self._unusable(error) from None
+        if not os.access(self._root, os.X_OK):
+            raise StoreMisconfigured(f"The folder {self._root} cannot be read")
+
     def _make_root(self) -> None:
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreMisconfigured(f"The folder cannot be used: {error.strerror}") from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> StoreMisconfigured:
+        return StoreMisconfigured(f"The folder {self._root} cannot be used: {error.strerror}")
 
     def _remove_empty(self, folders: list[str]) -> None:
         """Remove folders that hold nothing any more: their names are free for originals again."""

@@ -55,7 +55,7 @@ def test_without_tokens_whoever_came_through_a_proxy_may_not(serve, folder, head
 
 
 def test_with_tokens_only_who_has_one_may_write(serve, folder):
-    served = serve(api_tokens=f"another-token,{TOKEN}")
+    served = serve(api_tokens=f"another-token-too,{TOKEN}")
     before = folder.names()
     for header in (
         None,
@@ -70,7 +70,7 @@ def test_with_tokens_only_who_has_one_may_write(serve, folder):
         headers = {} if header is None else {"authorization": header.encode("latin-1")}
         assert writes(served, **headers) == [401] * 4, header
         assert folder.names() == before
-    assert writes(served, authorization="bearer another-token") == [201, 201, 200, 204]
+    assert writes(served, authorization="bearer another-token-too") == [201, 201, 200, 204]
     assert writes(served, **BEARER, x_forwarded_for="203.0.113.9")[0] == 201
 
 

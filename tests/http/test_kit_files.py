@@ -8,7 +8,10 @@ import pytest
 
 from tests.http import originals as draw
 
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24"><rect width="9" height="24"/></svg>'
+SVG = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24">'
+    b'<rect width="9" height="24"/></svg>'
+)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from app import __version__
 from app.settings import Settings
 from app.telemetry import Metrics
 from tests.http import originals as draw
+from tests.serving import serving
 from transforms import libvips
 from transforms.options import OPTIONS
 
@@ -42,6 +43,32 @@ def test_readyz_turns_when_the_replica_drains(serve, folder):
     assert turned.status_code == 503
     assert turned.json()["status"] == "draining"
     assert served.get("/thumb/cat.jpg?w=20").status_code == 200
+
+
+def test_a_folder_of_originals_that_is_not_there_is_a_fault_of_the_store(serve, tmp_path):
+    folder = tmp_path / "mounted" / "originals"
+    served = serve(originals=f"file:{folder}")
+    turned = served.get("/readyz")
+    assert turned.status_code == 503
+    assert turned.json()["status"] == "misconfigured"
+    assert str(folder) in turned.json()["detail"]
+    assert served.get("/livez").status_code == 200
+    for path in ("/thumb/cat.jpg?w=20", "/info/cat.jpg", "/images/cat.jpg"):
+        answer = served.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (502, "store_misconfigured")
+        assert str(folder) not in answer.text
+    assert not folder.exists()
+    draw.put(folder, "cat.jpg", draw.jpeg())
+    assert served.get("/readyz").status_code == 200
+    assert served.get("/thumb/cat.jpg?w=20").status_code == 200
+
+
+def test_the_default_folder_of_originals_is_made_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(results="off") as served:
+        assert served.get("/readyz").status_code == 200
+        assert served.get("/thumb/cat.jpg?w=20").status_code == 404
+    assert (tmp_path / "data" / "originals").is_dir()
 
 
 def test_a_replica_that_drains_has_its_clients_leave(serve, folder):

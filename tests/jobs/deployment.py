@@ -13,7 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
+from app.jobs import ledger
 from app.jobs.records import Draft, Job, source_ref
+from app.jobs.schema import attempts
 from app.jobs.service import Jobs
 from app.service import open_service
 from app.settings import Settings
@@ -114,6 +118,27 @@ async def ended(jobs: Jobs, ids: list[str], *, seconds: float = 25) -> list[Job]
 
     found: list[Job] = await until(look, seconds=seconds)
     return found
+
+
+async def outcomes(jobs: Jobs, job_id: str) -> list[str | None]:
+    """How every attempt at a job has ended, in their order."""
+    query = sa.select(attempts.c.outcome).where(attempts.c.job_id == job_id)
+    return await jobs.database.read(
+        lambda tx: list(tx.execute(query.order_by(attempts.c.number)).scalars())
+    )
+
+
+async def running(jobs: Jobs, count: int) -> None:
+    """Wait until so many jobs run."""
+
+    async def look() -> bool:
+        return (await jobs.database.read(ledger.counts))["running"] >= count
+
+    await until(look)
+
+
+def code_of(job: Job) -> Any:
+    return (job.as_json().get("error") or {}).get("code")
 
 
 def _as_text(value: Any) -> str:

@@ -86,6 +86,7 @@ def test_a_list_of_jobs_is_run_and_a_bad_entry_does_not_stop_the_others(start, p
     told = [(error["line"], error["problem"]["status"]) for error in batch["errors"]]
     assert told == [(2, 400), (3, 400)]
     assert batch["errors"][0]["problem"]["param"] == "outputs[0].transform.w"
+    assert batch["errors"][1]["problem"]["detail"] == "The job must be a JSON object"
     batch = ended(served, batch)
     assert batch["state"] == "succeeded"
     assert batch["counts"] == {**COUNTS, "succeeded": 2}

@@ -7,6 +7,8 @@ import threading
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from app.errors import LedgerUnavailable
 from app.jobs.database import Database, insert_once, normal_url, upsert
@@ -103,3 +105,14 @@ async def test_upgrading_twice_or_at_once_is_harmless(tmp_path):
 def test_another_kind_of_database_is_refused(url):
     with pytest.raises(ValueError, match="must be off, sqlite"):
         normal_url(url)
+
+
+def test_migrations_make_the_tables_that_the_code_knows(ledger_url: str) -> None:
+    database = Database(ledger_url)
+    try:
+        upgrade(database)
+        upgrade(database)
+        with database.engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+    finally:
+        database.close()

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 
 from app.errors import InvalidRequest, OriginalMissing, RecordMissing, SourceFailed
 from app.jobs import dead_letters, ledger
+from app.jobs.bodies import validate
 from app.jobs.database import Database
 from app.jobs.dead_letters import Choice, ChoiceBody, DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.records import State
 from app.jobs.schema import attempts, jobs
-from app.jobs.spec import validate
 from tests.http import originals as draw
 from tests.jobs.ledgers import add_jobs, begin, end_badly, end_well, find, open_ledger
 from tests.serving import serving
@@ -164,6 +164,7 @@ async def test_what_ends_its_workers_is_in_quarantine_until_it_is_let_out(databa
 
 def test_all_of_it_over_http(tmp_path):
     url = f"sqlite:///{tmp_path / 'pixelmill.db'}"
+    (tmp_path / "originals").mkdir()
     with serving(
         originals=f"file:{tmp_path / 'originals'}",
         results=f"file:{tmp_path / 'results'}",
@@ -194,6 +195,7 @@ def test_all_of_it_over_http(tmp_path):
 
 def test_a_version_in_quarantine_is_not_rendered_by_other_jobs_either(tmp_path):
     url = f"sqlite:///{tmp_path / 'pixelmill.db'}"
+    (tmp_path / "originals").mkdir()
     with serving(
         originals=f"file:{tmp_path / 'originals'}",
         results=f"file:{tmp_path / 'results'}",

@@ -27,7 +27,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "database": f"sqlite:///{folder}/ledger.db",
         "originals": f"file:{folder}",
         "results": "off",
-        "api_tokens": "s3cret@events,other@jobs:write",
+        "api_tokens": "s3cret-of-the-store@events,other-of-16-chars@jobs:write",
     }
     with serving(resolver=resolver, **options) as started:
         yield started
@@ -45,10 +45,10 @@ def basic(password: str) -> str:
 @pytest.mark.parametrize(
     ("authorization", "path"),
     [
-        ("Bearer s3cret", "/events/s3"),
-        ("s3cret", "/events/s3"),
-        (basic("s3cret"), "/events/s3"),
-        (None, "/events/s3?token=s3cret"),
+        ("Bearer s3cret-of-the-store", "/events/s3"),
+        ("s3cret-of-the-store", "/events/s3"),
+        (basic("s3cret-of-the-store"), "/events/s3"),
+        (None, "/events/s3?token=s3cret-of-the-store"),
     ],
 )
 def test_a_store_sends_its_token_in_its_own_way(served, authorization, path):
@@ -66,11 +66,11 @@ def test_a_store_sends_its_token_in_its_own_way(served, authorization, path):
         (basic("wrong"), "/events/s3", 401),
         ("Basic !", "/events/s3", 401),
         ("Basic", "/events/s3", 401),
-        ("Digest s3cret", "/events/s3", 401),
+        ("Digest s3cret-of-the-store", "/events/s3", 401),
         (None, "/events/s3?token=wrong", 401),
-        ("Bearer wrong", "/events/s3?token=s3cret", 401),
-        ("Bearer other", "/events/s3", 403),
-        (None, "/events/s3?token=a&token=s3cret", 400),
+        ("Bearer wrong", "/events/s3?token=s3cret-of-the-store", 401),
+        ("Bearer other-of-16-chars", "/events/s3", 403),
+        (None, "/events/s3?token=a&token=s3cret-of-the-store", 400),
     ],
 )
 def test_without_a_token_for_events_nothing_is_read(served, authorization, path, status):
@@ -94,7 +94,7 @@ def test_without_a_token_for_events_nothing_is_read(served, authorization, path,
     ],
 )
 def test_what_cannot_be_read_is_named(served, message, status, param):
-    answer = tell(served, message, authorization="Bearer s3cret")
+    answer = tell(served, message, authorization="Bearer s3cret-of-the-store")
     assert (answer.status_code, answer.json().get("param")) == (status, param)
 
 
@@ -115,6 +115,6 @@ def test_what_cannot_be_read_is_named(served, message, status, param):
     ],
 )
 def test_only_sns_itself_is_asked_to_confirm(served, url):
-    answer = tell(served, told.subscription(url), authorization="Bearer s3cret")
+    answer = tell(served, told.subscription(url), authorization="Bearer s3cret-of-the-store")
     assert answer.status_code in (400, 403)
     assert answer.json()["param"] == "SubscribeURL"

@@ -8,7 +8,9 @@ import pytest
 
 from tests.http import originals as draw
 from tests.jobs.patience import ended
+from tests.jobs.posting import until
 from transforms import pipeline
+from transforms.cost import Cost
 from transforms.libvips import Image
 
 TARGET = {"transform": {"w": 80, "h": 40, "fit": "cover", "fm": "jpeg"}, "target": "out/1.jpg"}
@@ -265,19 +267,65 @@ def test_a_body_that_is_too_large_or_no_json_is_refused(shop):
 
 
 def test_tokens_have_scopes(shop):
-    tokens = "all-of-it,look@jobs:read,both@jobs:write,other@events"
+    tokens = ",".join(
+        f"{name}-of-16-letters{scope}"
+        for name, scope in (
+            ("all", ""),
+            ("look", "@jobs:read"),
+            ("both", "@jobs:write"),
+            ("other", "@events"),
+        )
+    )
     served = shop(api_tokens=tokens, run_jobs=False)
 
     def status(method, path, token):
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers = {"authorization": f"Bearer {token}-of-16-letters"} if token else {}
         body = {"source": "b.jpg", "outputs": [TARGET]} if method == "POST" else None
         return served.client.request(method, path, headers=headers, json=body).status_code
 
-    assert [
-        status("POST", "/jobs", t) for t in ("all-of-it", "both", "look", "other", "no", "")
-    ] == [202, 202, 403, 403, 401, 401]
-    assert [
-        status("GET", "/jobs", t) for t in ("all-of-it", "both", "look", "other", "no", "")
-    ] == [200, 200, 200, 403, 401, 401]
+    assert [status("POST", "/jobs", t) for t in ("all", "both", "look", "other", "no", "")] == [
+        202,
+        202,
+        403,
+        403,
+        401,
+        401,
+    ]
+    assert [status("GET", "/jobs", t) for t in ("all", "both", "look", "other", "no", "")] == [
+        200,
+        200,
+        200,
+        403,
+        401,
+        401,
+    ]
     assert status("DELETE", "/images/x", "both") == 403
-    assert status("DELETE", "/images/x", "all-of-it") == 204
+    assert status("DELETE", "/images/x", "all") == 204
+
+
+def test_a_job_waits_for_a_folder_of_originals_that_is_not_there(serve, tmp_path):
+    folder = tmp_path / "mounted"
+    served = serve(originals=f"file:{folder}", database=f"sqlite:///{tmp_path / 'jobs.db'}")
+    job = post(served, {"source": "b.jpg", "outputs": [{"transform": "w=20"}]}).json()
+
+    def has_failed_for_a_time():
+        found = served.get(f"/jobs/{job['id']}").json()
+        assert found["state"] in ("queued", "running")
+        return found.get("error", {}).get("code") == "store_misconfigured"
+
+    until(has_failed_for_a_time)
+    draw.put(folder, "b.jpg", draw.jpeg())
+    assert ended(served, job["id"])["state"] == "succeeded"
+
+
+def test_a_job_whose_time_is_too_short_for_its_picture_is_told_so(shop, monkeypatch):
+    served = shop()
+    slow = Cost(seconds=90.0, memory=1, kind=("jpeg", "avif"))
+    monkeypatch.setattr("app.render.estimate_all", lambda works: slow)
+    body = {"source": "b.jpg", "outputs": [{"transform": "fm=avif&effort=9"}], "timeout": 7}
+    job = ended(served, post(served, body).json()["id"])
+    assert (job["state"], job["attempt"]) == ("failed", 1)
+    assert job["error"]["param"] == "timeout"
+    assert "about 90 s, and timeout is 7 s: give it more" in job["error"]["detail"]
+    answer = served.get("/thumb/b.jpg?fm=avif&effort=9")
+    assert (answer.status_code, answer.json()["param"]) == (400, "effort")

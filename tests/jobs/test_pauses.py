@@ -211,6 +211,7 @@ async def test_nothing_waits_in_an_empty_ledger(database):
 
 
 def test_the_queue_is_paused_looked_at_and_resumed_over_http(tmp_path):
+    (tmp_path / "originals").mkdir()
     with serving(
         originals=f"file:{tmp_path / 'originals'}",
         results=f"file:{tmp_path / 'results'}",
@@ -221,6 +222,12 @@ def test_the_queue_is_paused_looked_at_and_resumed_over_http(tmp_path):
         body = {"source": "missing.jpg", "outputs": [{}], "label": "nightly"}
         job = served.client.post("/jobs", json=body).json()
         assert job["state"] == "paused"
+        refused = served.get("/jobs?state=paused")
+        assert (refused.status_code, refused.json()["param"]) == (400, "state")
+        assert "queued, running, succeeded, failed, cancelled" in refused.json()["detail"]
+        assert "what a pause holds is queued" in refused.json()["detail"]
+        (held,) = served.get("/jobs?state=queued").json()["items"]
+        assert held["id"] == job["id"]
         seen = served.get("/queue").json()
         assert seen["jobs"]["queued"] == seen["jobs"]["paused"] == 1
         assert seen["depth"] == 0

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidRequest
+from app.jobs.bodies import validate
 from app.jobs.recurrence import Recurrence, RecurrenceBody
-from app.jobs.spec import validate
 
 MADE = datetime(2026, 1, 5, 12, 0, 0, 400_000, UTC).timestamp()
 MOMENTS = st.floats(min_value=1.5e9, max_value=2.2e9)

@@ -20,10 +20,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "database": f"sqlite:///{folder}/ledger.db",
         "originals": f"file:{folder}/originals",
         "results": f"file:{folder}/results",
-        "api_tokens": "boss@admin,worker@jobs:write+events",
+        "api_tokens": "the-token-of-boss@admin,the-token-of-worker@jobs:write+events",
     }
     with serving(**options) as started:
-        started.client.headers["authorization"] = "Bearer boss"
+        started.client.headers["authorization"] = "Bearer the-token-of-boss"
         yield started
 
 
@@ -76,6 +76,10 @@ def test_the_id_of_a_rule_is_plain(served):
 
 
 def test_only_those_who_may_administer_see_rules(served):
-    for token, status in (("nobody", 401), ("worker", 403), ("boss", 200)):
+    for token, status in (
+        ("nobody", 401),
+        ("the-token-of-worker", 403),
+        ("the-token-of-boss", 200),
+    ):
         answer = served.get("/rules", headers={"authorization": f"Bearer {token}"})
         assert answer.status_code == status

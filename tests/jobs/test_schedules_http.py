@@ -13,8 +13,8 @@ from tests.serving import serving
 
 JOB = {"source": "b.jpg", "outputs": [{"transform": {"w": 20}, "target": "out/1.jpg"}]}
 BODY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin", "job": JOB}
-ADMIN = {"authorization": "Bearer admins-own-token"}
-READER = {"authorization": "Bearer readers-own-token"}
+ADMIN = {"authorization": "Bearer admins-very-own-token"}
+READER = {"authorization": "Bearer readers-very-own-token"}
 
 
 @pytest.fixture(scope="module")
@@ -211,11 +211,11 @@ def test_to_change_a_schedule_takes_another_scope_than_to_look(serve, tmp_path):
     served = serve(
         database=f"sqlite:///{tmp_path}/pixelmill.db",
         run_jobs=False,
-        api_tokens="admins-own-token,readers-own-token@jobs:read,writers-own-token@jobs:write",
+        api_tokens="admins-very-own-token,readers-very-own-token@jobs:read,writers-very-own-token@jobs:write",
     )
     client = served.client
     assert client.put("/schedules/a", json=BODY, headers=ADMIN).status_code == 201
-    for headers in (READER, {"authorization": "Bearer writers-own-token"}):
+    for headers in (READER, {"authorization": "Bearer writers-very-own-token"}):
         assert served.get("/schedules", headers=headers).status_code == 200
         assert served.get("/schedules/a", headers=headers).status_code == 200
         for method, path in (

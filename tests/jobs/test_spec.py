@@ -113,7 +113,59 @@ def test_times_count_from_now():
         ({"source": "a/../b", "outputs": [{}]}, "source", ".."),
         ({"source": ["a", "/b"], "outputs": [{}]}, "source[1]", "empty segment"),
         ({"source": ["a", "https://h/b"], "outputs": [{}]}, "source[1]", "only ids"),
-        ({"source": 7, "outputs": [{}]}, "source", "string"),
+        ({"source": 7, "outputs": [{}]}, "source", "source must be a string or a list, got 7"),
+        ({"source": [], "outputs": [{}]}, "source", "source must have at least 1 entry, got []"),
+        ({"source": ["a", 5], "outputs": [{}]}, "source[1]", "source[1] must be a string, got 5"),
+        ({"source": "a", "outputs": [5]}, "outputs[0]", "outputs[0] must be an object, got 5"),
+        ({"source": "a", "outputs": [{}], "Colour[]": 1}, "Colour[]", "not a field"),
+        ({"source": "a", "outputs": [{}], "metadata": []}, "metadata", "must be an object"),
+        (
+            {"source": "a", "outputs": [{"transform": 5}]},
+            "outputs[0].transform",
+            "must be an object or a string",
+        ),
+        ({"source": "a", "outputs": [{"transform": {"w": [1]}}]}, "outputs[0].transform.w", "list"),
+        (
+            {"source": "a", "outputs": [{"transform": {"w": True}}]},
+            "outputs[0].transform.w",
+            "1 to",
+        ),
+        (
+            {"source": "a", "outputs": [{"transform": {"tile": ["3x2"]}}]},
+            "outputs[0].transform.tile",
+            "text such as 3x2",
+        ),
+        (
+            {"source": "a", "outputs": [{"transform": {"preset": True}}]},
+            "outputs[0].transform.preset",
+            "name, got true",
+        ),
+        ({"source": "a", "outputs": [{"target": "a.svg"}]}, "outputs[0].target", ".svg names no"),
+        (
+            {"source": "a", "outputs": [{}, {"target": "{stem}.txt"}]},
+            "outputs[1].target",
+            ".jpg, .jpeg, .png, .webp, .avif, .gif, .tif, .tiff",
+        ),
+        (
+            {"source": "a", "outputs": [{"target": "s3://results/out/a.bmp"}]},
+            "outputs[0].target",
+            "any ending",
+        ),
+        (
+            {"source": "a", "outputs": [{"target": "s3://ab/a.jpg"}]},
+            "outputs[0].target",
+            "'ab' is not the name of a bucket",
+        ),
+        (
+            {"source": "a", "outputs": [{"target": "s3://results"}]},
+            "outputs[0].target",
+            "must be s3://bucket/key",
+        ),
+        (
+            {"source": "a", "outputs": [{"target": "{w:>10}.jpg"}]},
+            "outputs[0].target",
+            "a field is its name alone, {w}, without :>10",
+        ),
         ({"source": "a", "outputs": [{"transform": {"w": 0}}]}, "outputs[0].transform.w", "w must"),
         ({"source": "a", "outputs": [{"transform": {"W": 9}}]}, "outputs[0].transform.W", "mean"),
         (
@@ -132,13 +184,13 @@ def test_times_count_from_now():
             "outputs[0].widths",
             "twice",
         ),
-        ({"source": "a", "outputs": [{"widths": [0]}]}, "outputs[0].widths[0]", "greater"),
+        ({"source": "a", "outputs": [{"widths": [0]}]}, "outputs[0].widths[0]", "at least 1"),
         ({"source": "a", "outputs": [{"formats": ["bmp"]}]}, "outputs[0].transform.fm", "fm must"),
         ({"source": "a", "outputs": [{"transform": {"tile": "11x10"}}]}, "tile", "at most 100"),
         ({"source": "a", "outputs": [{"target": ""}]}, "outputs[0].target", "1 to"),
         ({"source": "a", "outputs": [{"target": "/a"}]}, "outputs[0].target", "begins"),
         ({"source": "a", "outputs": [{"target": "{name}"}]}, "outputs[0].target", "{stem}"),
-        ({"source": "a", "outputs": [{"target": "{id!r}"}]}, "outputs[0].target", "{stem}"),
+        ({"source": "a", "outputs": [{"target": "{id!r}"}]}, "outputs[0].target", "without !r"),
         ({"source": "a", "outputs": [{"target": "{id.__class__}"}]}, "outputs[0].target", "{stem}"),
         ({"source": "a", "outputs": [{"target": "{"}]}, "outputs[0].target", "brace"),
         (
@@ -146,12 +198,12 @@ def test_times_count_from_now():
             "outputs[0].target",
             "one result",
         ),
-        ({"source": "a", "outputs": [{}], "priority": 3}, "priority", "less than"),
+        ({"source": "a", "outputs": [{}], "priority": 3}, "priority", "at most 2, got 3"),
         ({"source": "a", "outputs": [{}], "priority": True}, "priority", "integer"),
-        ({"source": "a", "outputs": [{}], "delay": -1}, "delay", "greater"),
-        ({"source": "a", "outputs": [{}], "retries": 21}, "retries", "less"),
+        ({"source": "a", "outputs": [{}], "delay": -1}, "delay", "at least 0"),
+        ({"source": "a", "outputs": [{}], "retries": 21}, "retries", "at most 20"),
         ({"source": "a", "outputs": [{}], "timeout": "soon"}, "timeout", "number"),
-        ({"source": "a", "outputs": [{}], "label": "a b"}, "label", "match"),
+        ({"source": "a", "outputs": [{}], "label": "a b"}, "label", "label must have 1 to 64"),
         ({"source": "a", "outputs": [{}], "metadata": {"a": "x" * 5000}}, "metadata", "4096"),
     ],
 )
@@ -160,6 +212,108 @@ def test_what_is_wrong_is_told_by_name(body, param, told):
         read(**body)
     assert caught.value.param == param
     assert told in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("outputs", "param", "told"),
+    [
+        (
+            [{"transform": "w=1", "target": "a.jpg"}, {"transform": "w=2", "target": "a.jpg"}],
+            "outputs[1].target",
+            "this and outputs[0] would be written to one place, a.jpg",
+        ),
+        ([{"widths": [1, 2], "target": "{stem}.jpg"}], "outputs[0].target", "its results"),
+        ([{"transform": "tile=2x2", "target": "t-{row}.png"}], "outputs[0].target", "its results"),
+        (
+            [{"transform": "w=1", "target": "a.{ext}"}, {"transform": "w=2", "target": "a.webp"}],
+            None,
+            None,
+        ),
+        (
+            [
+                {"transform": "w=1&fm=webp", "target": "a.{ext}"},
+                {"transform": "w=2", "target": "a.webp"},
+            ],
+            "outputs[1].target",
+            "one place",
+        ),
+        (
+            [{"transform": f"w={w}", "target": "https://put.example.com/a?sig=s"} for w in (1, 2)],
+            "outputs[1].target",
+            "https://put.example.com/a",
+        ),
+        ([{"widths": [1, 2], "target": "{w}.jpg"}], None, None),
+        ([{"widths": [1, 2], "target": "{digest}"}], None, None),
+        ([{"formats": ["png", "webp"], "target": "a.{ext}"}], None, None),
+        ([{"transform": "tile=2x2", "target": "t-{row}-{column}.png"}], None, None),
+        (
+            [{"transform": "w=1", "target": "a.jpg"}, {"transform": "w=1", "target": "a.jpg"}],
+            None,
+            None,
+        ),
+        ([{"widths": [1, 2]}], None, None),
+        (
+            [{"transform": "w=1", "target": "{{w}}"}, {"transform": "w=2", "target": "{w}"}],
+            None,
+            None,
+        ),
+    ],
+)
+def test_two_results_for_one_place_are_refused_when_they_are_submitted(outputs, param, told):
+    if param is None:
+        assert outputs_of(*outputs)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        outputs_of(*outputs)
+    assert caught.value.param == param
+    assert told in caught.value.detail
+    assert "sig=" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("transform", "target", "fm"),
+    [
+        ("fm=png", "a.svg", "png"),
+        ("", "v1.2", "auto"),
+        ("", "a.{ext}", "auto"),
+        ("", "a.original", "auto"),
+        ("", "https://put.example.com/upload.php", "auto"),
+        ("", "https://put.example.com/a.png?name=b.svg", "png"),
+    ],
+)
+def test_an_ending_that_names_no_format_is_no_matter_where_there_is_another_say(
+    transform, target, fm
+):
+    assert outputs_of({"transform": transform, "target": target})[0].fm == fm
+
+
+def test_an_ending_of_a_format_that_is_not_enabled_is_that_of_the_target():
+    settings = Settings(_env_file=None, formats="jpeg,png")
+    with pytest.raises(InvalidRequest, match=r"outputs\[0\]\.target: \.webp") as caught:
+        read(source="a", outputs=[{"target": "a.webp"}], settings=settings)
+    assert "jpeg" in caught.value.detail
+    assert "avif" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"source": {}, "outputs": [{}]},
+        {"source": "a", "outputs": "x"},
+        {"source": "a", "outputs": [{}], "delay": []},
+        {"source": "a", "outputs": [{}], "webhook": 1},
+        {"source": "a", "outputs": [{}], "webhook": "x" * 3000},
+        {"source": "a", "outputs": [{}] * 101},
+        {"source": "a", "outputs": [{}], "expires": 0},
+    ],
+)
+def test_no_error_is_in_the_words_of_a_library(body):
+    with pytest.raises(InvalidRequest) as caught:
+        read(**body)
+    assert caught.value.param
+    assert caught.value.detail.startswith(f"{caught.value.param} must ")
+    for word in ("Input", "valid", "dictionary", "instance", "items", "validation"):
+        assert word not in caught.value.detail.partition(", got ")[0]
 
 
 @pytest.mark.parametrize("target", ["s3://other/out/a.jpg", "s3://results/a.jpg", "https://evil/a"])

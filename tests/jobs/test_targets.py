@@ -194,6 +194,7 @@ def test_a_setting_that_names_no_target_stops_the_service(glob):
 
 @contextmanager
 def served_with(folder: Path, **options: Any) -> Iterator[Served]:
+    (folder / "originals").mkdir()
     with serving(
         originals=f"file:{folder / 'originals'}",
         results=f"file:{folder / 'results'}",

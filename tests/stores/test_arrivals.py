@@ -24,7 +24,7 @@ from tests.stores.test_end_to_end import picture, until
 
 pytestmark = pytest.mark.s3
 
-TOKEN = "s3cret"
+TOKEN = "s3cret-of-the-store"
 NOTIFICATION = """
 [notification.webhook]
 enabled = true

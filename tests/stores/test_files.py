@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -540,6 +541,40 @@ async def test_the_root_is_made_by_the_first_write(tmp_path):
 async def test_the_root_is_made_by_the_probe(tmp_path):
     await FileStore(tmp_path / "a" / "b").probe()
     assert (tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("beneath", ["nowhere", "nowhere/inner", "file", "file/inner", "loop"])
+async def test_a_required_root_that_is_not_there_is_no_empty_store(tmp_path, beneath):
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "loop").symlink_to("loop")
+    root = tmp_path / beneath
+    store = FileStore(root, required=True)
+    for use in (
+        store.stat("one"),
+        read_all(store, "one"),
+        store.list_page(),
+        store.list_page("one/"),
+        store.delete("one"),
+        store.delete_prefix("one"),
+        write(store, "one", b"1"),
+    ):
+        with pytest.raises(StoreMisconfigured, match="folder") as caught:
+            await use
+        assert str(tmp_path) not in caught.value.detail
+    for look in (store.check(), store.probe()):
+        with pytest.raises(StoreMisconfigured, match=re.escape(str(root))):
+            await look
+    assert not (tmp_path / "nowhere").exists()
+
+
+async def test_a_required_root_may_come_later(tmp_path):
+    store = FileStore(tmp_path / "store", required=True)
+    (tmp_path / "store").mkdir()
+    await store.probe()
+    await write(store, "one", b"1")
+    assert await read_all(store, "one") == b"1"
+    with pytest.raises(OriginalMissing):
+        await store.stat("two")
 
 
 @pytest.mark.parametrize("beneath", ["file", "file/inner"])

@@ -11,14 +11,19 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from app import __version__
 from app.cli import cli
+from app.client import default_server
+from app.jobs.database import Database
+from app.jobs.migrations import known_revisions, upgrade
 from app.settings import Settings
 from app.signing import Signer
 from tests.http import originals as draw
@@ -167,6 +172,20 @@ def test_a_wrong_setting_is_named_by_every_command(monkeypatch):
         assert "PIXELMILL_PORT: " in failure(*command)
 
 
+def test_a_wrong_token_is_told_in_one_line_without_its_secret(monkeypatch):
+    monkeypatch.setenv("PIXELMILL_API_TOKENS", "hush-token-of-16-letters@jobs:everything")
+    told = failure("serve")
+    assert told.startswith("pixelmill: PIXELMILL_API_TOKENS: must have scopes of images:write")
+    assert "hush" not in told
+    assert "everything" not in told
+
+
+def test_a_wrong_number_is_told_in_plain_words(monkeypatch):
+    monkeypatch.setenv("PIXELMILL_ALLOWED_WIDTHS", "100,wide")
+    told = failure("config")
+    assert told == "pixelmill: PIXELMILL_ALLOWED_WIDTHS: must be an integer"
+
+
 def test_an_unknown_setting_is_named_with_a_suggestion(monkeypatch):
     monkeypatch.setenv("PIXELMILL_WORKRES", "3")
     assert "did you mean PIXELMILL_WORKERS?" in failure("config")
@@ -174,7 +193,7 @@ def test_an_unknown_setting_is_named_with_a_suggestion(monkeypatch):
 
 def test_config_prints_every_setting_and_no_secret(monkeypatch):
     monkeypatch.setenv("PIXELMILL_KEYS", "k1:hush-secret-of-16,k2:hush-another-one")
-    monkeypatch.setenv("PIXELMILL_API_TOKENS", "hush-token")
+    monkeypatch.setenv("PIXELMILL_API_TOKENS", "hush-token-of-16-letters")
     monkeypatch.setenv("PIXELMILL_FRESHNESS", "5m")
     found = run("config")
     assert found.exit_code == 0
@@ -224,8 +243,130 @@ def test_doctor_tells_what_is_wrong(monkeypatch, tmp_path):
     monkeypatch.setenv("PIXELMILL_RESULTS", "off")
     found = run("doctor")
     assert found.exit_code == 1
-    assert re.search(r"store of originals\s+The folder cannot be used", found.stdout)
+    assert re.search(r"store of originals\s+The folder \S+/a-file cannot be used", found.stdout)
     assert re.search(r"store of results\s+off", found.stdout)
+
+
+def test_doctor_makes_no_folder_of_originals_but_the_default(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIXELMILL_ORIGINALS", f"file:{tmp_path / 'nowhere'}")
+    found = run("doctor")
+    assert found.exit_code == 1
+    assert re.search(r"store of originals\s+The folder \S+/nowhere cannot be used", found.stdout)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def state_of_database(database):
+    """What the doctor says of a database, and its exit code."""
+    found = run("doctor")
+    assert re.search(rf"database\s+{re.escape(database)}\n", found.stdout)
+    return re.search(r"state of database\s+(.*)", found.stdout)[1], found.exit_code
+
+
+def test_doctor_tells_of_the_database_and_changes_nothing_in_it(monkeypatch, tmp_path):
+    url = f"sqlite:///{tmp_path / 'ledger' / 'jobs.db'}"
+    monkeypatch.setenv("PIXELMILL_DATABASE", url)
+    assert state_of_database(url) == ("not there yet: it is made at the start", 0)
+    assert not (tmp_path / "ledger").exists()
+    database = Database(url)
+    try:
+        upgrade(database)
+        newest = known_revisions()[0]
+        assert state_of_database(url) == (f"reached, at revision {newest}, which is current", 0)
+        renamed = sa.text("UPDATE alembic_version SET version_num = 'of_later'")
+        database.write_now(lambda tx: tx.execute(renamed))
+        told, code = state_of_database(url)
+        assert (told, code) == (
+            "reached, at revision of_later, which this version does not know",
+            1,
+        )
+        database.write_now(lambda tx: tx.execute(sa.text("DELETE FROM alembic_version")))
+        told, code = state_of_database(url)
+        assert (told, code) == ("reached, without tables: they are made at the start", 0)
+    finally:
+        database.close()
+
+
+def test_doctor_tells_of_a_database_that_is_none(monkeypatch, tmp_path):
+    (tmp_path / "jobs.db").write_bytes(b"no database" * 1000)
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    monkeypatch.setenv("PIXELMILL_DATABASE", url)
+    told, code = state_of_database(url)
+    assert (code, told.startswith("cannot be used: ")) == (1, True)
+    monkeypatch.setenv("PIXELMILL_DATABASE", "off")
+    assert state_of_database("off") == ("off", 0)
+
+
+@pytest.mark.skipif(find_spec("pgqueuer") is None, reason="an extra brings PostgreSQL")
+def test_doctor_tells_of_a_server_that_is_away_without_its_password(monkeypatch):
+    url = "postgresql://me:hush@127.0.0.1:1/jobs"
+    monkeypatch.setenv("PIXELMILL_DATABASE", url)
+    told, code = state_of_database(url.replace("hush", "**********"))
+    assert (code, told.startswith("cannot be used: ")) == (1, True)
+    assert "hush" not in run("doctor").output
+
+
+# --- commands that speak to a service -----------------------------------------------------------
+
+
+def test_commands_of_jobs_speak_to_the_service_of_the_settings(serve, monkeypatch, tmp_path):
+    served = serve(database=f"sqlite:///{tmp_path / 'jobs.db'}", run_jobs=False)
+    port = served.url.rpartition(":")[2]
+    monkeypatch.setenv("PIXELMILL_PORT", port)
+    monkeypatch.setenv("PIXELMILL_HOST", "0.0.0.0")
+    found = run("jobs", "submit", "cat.jpg", "w=20")
+    assert found.exit_code == 0, found.output
+    assert "cat.jpg" in run("jobs", "ls").stdout
+    monkeypatch.delenv("PIXELMILL_PORT")
+    (tmp_path / ".env").write_text(f"PIXELMILL_PORT={port}\n")
+    assert "cat.jpg" in run("jobs", "ls").stdout
+    # What is named goes before the settings.
+    assert "127.0.0.1:1 does not answer" in failure("jobs", "ls", "--server", "http://127.0.0.1:1")
+    monkeypatch.setenv("PIXELMILL_SERVER", "http://127.0.0.1:2")
+    assert "127.0.0.1:2 does not answer" in failure("jobs", "ls")
+
+
+@pytest.mark.parametrize(
+    ("settings", "server"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"PORT": "9001"}, "http://127.0.0.1:9001"),
+        ({"PORT": "9001", "HOST": "10.1.2.3"}, "http://10.1.2.3:9001"),
+        ({"HOST": "::1"}, "http://[::1]:8000"),
+        ({"HOST": "::"}, "http://[::1]:8000"),
+        ({"HOST": "0.0.0.0"}, "http://127.0.0.1:8000"),
+        ({"HOST": "some-name"}, "http://127.0.0.1:8000"),
+    ],
+)
+def test_the_service_of_the_settings_is_at_its_address_and_port(monkeypatch, settings, server):
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PIXELMILL_{name}", value)
+    assert default_server() == server
+
+
+@pytest.mark.parametrize("port", ["0", "http", "65536"])
+def test_a_port_that_cannot_be_asked_at_is_told(monkeypatch, port):
+    monkeypatch.setenv("PIXELMILL_PORT", port)
+    told = failure("jobs", "ls")
+    assert "PIXELMILL_PORT" in told
+    assert "--server" in told
+
+
+def test_warm_says_what_it_wants():
+    for wrong in ("abc", "320,", "3.5", "320 640"):
+        told = failure("warm", "--widths", wrong)
+        assert told.endswith(f"such as 320,640: got {wrong}")
+    told = failure("warm", "--prefix", "products/")
+    for word in ("--widths", "--preset", "--query"):
+        assert word in told
+
+
+def test_warm_renders_widths_ahead(serve, monkeypatch, tmp_path):
+    draw.put(tmp_path / "originals", "in/cat.jpg", draw.jpeg())
+    served = serve(database=f"sqlite:///{tmp_path / 'jobs.db'}", run_jobs=False)
+    monkeypatch.setenv("PIXELMILL_PORT", served.url.rpartition(":")[2])
+    found = run("warm", "--prefix", "in/", "--widths", "20, 40", "--dry-run")
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["jobs"] == 1
 
 
 def health(monkeypatch, tmp_path, **settings):
@@ -254,6 +395,7 @@ def test_health_is_that_of_the_service(serve, monkeypatch, tmp_path):
         status, complaint = health(monkeypatch, tmp_path, port=refusing)
         assert status == 1
         assert complaint.startswith("not ready: ")
+    assert health(monkeypatch, tmp_path, port=port) == (1, "not ready: draining\n")
 
 
 def test_samples_are_drawn_and_can_be_rendered(serve, tmp_path, monkeypatch):

@@ -136,6 +136,9 @@ def test_a_wrong_name_in_the_file_is_an_error_too(tmp_path):
         ("originals", "off"),
         ("originals", "file:"),
         ("originals", "s3://"),
+        ("originals", "s3://ab"),
+        ("results", "s3://No_Such Bucket/x"),
+        ("targets", "s3://ab/*"),
         ("originals", "/a/folder"),
         ("results", ""),
         ("results", "http://host/folder"),
@@ -171,12 +174,15 @@ def test_lists_are_separated_by_commas(monkeypatch):
         monkeypatch,
         allowed_sources=" *.example.com, cdn.example.com:8443 ,,",
         formats="jpg,png,tif,jpeg",
-        api_tokens="one,two",
+        api_tokens="one-of-16-letters,two-of-16-letters",
         keys="new:a-new-secret-of-16,old:an-old-secret:of-16",
     )
     assert found.allowed_sources == ("*.example.com", "cdn.example.com:8443")
     assert found.formats == ("jpeg", "png", "tiff")
-    assert [token.get_secret_value() for token in found.api_tokens] == ["one", "two"]
+    assert [token.get_secret_value() for token in found.api_tokens] == [
+        "one-of-16-letters",
+        "two-of-16-letters",
+    ]
     assert list(found.signing_keys.items()) == [
         ("new", b"a-new-secret-of-16"),
         ("old", b"an-old-secret:of-16"),
@@ -184,7 +190,7 @@ def test_lists_are_separated_by_commas(monkeypatch):
 
 
 def test_secrets_are_never_shown(monkeypatch):
-    found = read(monkeypatch, api_tokens="hush-token", keys="k1:hush-secret-of-16")
+    found = read(monkeypatch, api_tokens="hush-token-of-16-letters", keys="k1:hush-secret-of-16")
     for shown in (repr(found), str(found), str(found.model_dump(mode="json"))):
         assert "hush" not in shown
 
@@ -291,3 +297,21 @@ def test_the_password_of_a_database_is_never_shown(monkeypatch, url):
 def test_a_database_without_a_password_is_shown_whole(monkeypatch):
     settings = read(monkeypatch, database="sqlite:///./data/jobs.db")
     assert settings.model_dump(mode="json")["database"] == "sqlite:///./data/jobs.db"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        ("hushhushhushhush@jobs:rad", "jobs:read, jobs:write"),
+        ("hushhushhushhush@", "scopes"),
+        ("hush", "at least 16 characters; number 1 has 4"),
+        ("hush@jobs:read", "at least 16 characters"),
+        ("@jobs:read", "at least 16 characters"),
+        ("a-long-enough-secret,hushhushhushhush,hushhushhushhush@events", "number 3"),
+    ],
+)
+def test_tokens_that_are_no_secrets_are_refused_and_not_told(monkeypatch, tokens, told):
+    with pytest.raises(ValidationError, match="api_tokens") as caught:
+        read(monkeypatch, api_tokens=tokens)
+    assert told in str(caught.value)
+    assert "hush" not in str(caught.value)
