@@ -8,16 +8,23 @@ from typing import Any
 from app.render import Keyed
 from app.settings import Settings
 from transforms.cost import estimate_all
+from transforms.errors import InvalidOption
 from transforms.pipeline import EPOCH, Work
 from transforms.shapes import Box
 
 
 def explain(
-    work: Work, *, reason: str, settings: Settings, keyed: Keyed | None = None
+    work: Work,
+    *,
+    reason: str,
+    settings: Settings,
+    keyed: Keyed | None = None,
+    refused: InvalidOption | None = None,
 ) -> dict[str, Any]:
     """The resolved transform, every size and box, the format and why, limits, key and cost.
 
-    Sizes are in pixels, the cost in seconds of one processor and bytes.
+    Sizes are in pixels, the cost in seconds of one processor and bytes. `refused` is what a render
+    would be refused for, if anything.
     """
     plan, header, transform = work.plan, work.header, work.transform
     cost = estimate_all([work])
@@ -52,10 +59,14 @@ def explain(
         "limits": asdict(work.limits)
         | {"source_bytes": int(settings.max_source_bytes), "seconds": settings.render_timeout},
         "cost": {"seconds": round(cost.seconds, 4), "memory": cost.memory},
+        "refused": None if refused is None else {"param": refused.param, "detail": refused.detail},
         "engine": EPOCH,
     }
     if transform.trim is not None:
-        told["note"] = "what trim cuts off shows only in the pixels: the plan is for all of it"
+        told["note"] = (
+            "trim: what it cuts off shows only in the pixels, so that sizes may change; the plan is "
+            "for all of it"
+        )
     if keyed is not None:
         told["key"] = keyed.key
         told["version"] = keyed.identity.version

@@ -208,6 +208,14 @@ class Renderer:
         """Raise InvalidOption for what a render is refused for: that it would take too long."""
         _check_cost(estimate_all([work]), work.transform, self._max_seconds, Lane.INTERACTIVE)
 
+    def refusal_of(self, work: Work) -> InvalidOption | None:
+        """What `check_time` raises, if anything."""
+        try:
+            self.check_time(work)
+        except InvalidOption as error:
+            return error
+        return None
+
     async def make(
         self,
         make: Callable[[bytes, Sequence[Work], Stop], T],

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from app import errors
 from app.settings import PREFIX, Settings
+from routers.openapi import request_rows
 from transforms import errors as transform_errors
 from transforms.options import OPTIONS
 
@@ -24,6 +25,15 @@ def parameters() -> str:
         names = ", ".join(f"`{name}`" for name in (option.name, *option.aliases))
         default = "" if option.default is None else f"`{option.kind.show(option.default)}`"
         rows.append(f"| {names} | {option.kind.expects} | {default} | {option.help} |")
+    return "\n".join(rows)
+
+
+def requests() -> str:
+    """The table of what requests say beside the transform."""
+    rows = ["| parameter | of | what it does |", "|---|---|---|"]
+    for row in request_rows():
+        routes = ", ".join(f"`{path}`" for path in row["routes"])
+        rows.append(f"| `{row['name']}` | {routes} | {row['help']} |")
     return "\n".join(rows)
 
 
@@ -52,6 +62,7 @@ def problem_codes() -> str:
 
 TABLES: Final = {
     "parameters": parameters,
+    "requests": requests,
     "settings": settings,
     "errors": problem_codes,
 }

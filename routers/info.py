@@ -39,7 +39,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     summary="What can be told of an original in the store",
     response_class=Response,
     responses=_RESPONSES,
-    openapi_extra=openapi.own_parameters("id", "colours", "gps", "v", "sig", "exp"),
+    openapi_extra=openapi.own_parameters("id", *openapi.OF_INFO),
 )
 async def info_by_id(request: Request) -> Response:
     """Size, format, metadata, colours and placeholders. `width` and `height` are upright."""
@@ -52,7 +52,7 @@ async def info_by_id(request: Request) -> Response:
     summary="What can be told of an original on the web",
     response_class=Response,
     responses=_RESPONSES,
-    openapi_extra=openapi.own_parameters("url", "colours", "gps", "v", "sig", "exp"),
+    openapi_extra=openapi.own_parameters("url", *openapi.OF_INFO),
 )
 async def info_by_url(request: Request) -> Response:
     """The same of an original on one of the allowed hosts."""

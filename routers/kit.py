@@ -39,7 +39,6 @@ router = APIRouter(tags=["results"])
 
 _MOST_TTL: Final = 31_536_000
 _LONGEST: Final = 500
-_OWN: Final = ("widths", "formats", "sizes", "alt", "ttl", "warm")
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The kit",
@@ -56,13 +55,14 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     summary="All that a page needs to show an original of the store",
     response_class=Response,
     responses=_RESPONSES,
-    openapi_extra=openapi.parameters("id", "preset", *_OWN, "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("id", *openapi.OF_KIT),
 )
 async def kit_by_id(request: Request) -> Response:
     """URLs for each width and format, sizes, a placeholder and ready HTML.
 
     The transform's parameters hold for every file; `w` is the widest that is wanted, and with `h`
-    it is the ratio of all.
+    it is the ratio of all. Lengths in pixels are those of the widest file, and shrink with it in
+    the others, so that all of them show the same picture. `width` and `height` are the widest's.
     """
     return await _kit(request)
 
@@ -73,7 +73,7 @@ async def kit_by_id(request: Request) -> Response:
     summary="All that a page needs to show an original of the web",
     response_class=Response,
     responses=_RESPONSES,
-    openapi_extra=openapi.parameters("url", "preset", *_OWN, "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("url", *openapi.OF_KIT),
 )
 async def kit_by_url(request: Request) -> Response:
     """The same for an original on one of the allowed hosts."""

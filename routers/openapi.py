@@ -176,7 +176,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "name": "widths",
         "in": "query",
         "description": "The ladder of widths in pixels, separated by commas.",
-        "schema": {"type": "string", "pattern": "^[1-9][0-9]{1,3}(,[1-9][0-9]{1,3}){0,11}$"},
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){0,11}$"},
         "example": "320,640,1280",
     },
     "formats": {
@@ -202,7 +202,8 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "ttl": {
         "name": "ttl",
         "in": "query",
-        "description": "For how many seconds the signed URLs hold; without it for ever.",
+        "description": "For how many seconds the signed URLs hold, and no longer than what the kit "
+        "itself was signed for; without either for ever.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 31536000},
     },
     "warm": {
@@ -224,6 +225,23 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "integer", "minimum": 0},
     },
 }
+
+OF_THUMB: Final = ("preset", "explain", "v", "sig", "exp")
+OF_KIT: Final = (
+    "preset",
+    "widths",
+    "formats",
+    "sizes",
+    "alt",
+    "ttl",
+    "warm",
+    "v",
+    "sig",
+    "exp",
+)
+OF_INFO: Final = ("colours", "gps", "v", "sig", "exp")
+_REQUESTS: Final = {"/thumb": OF_THUMB, "/kit": OF_KIT, "/info": OF_INFO}
+"""What these requests say beside the transform, and beside which original they are about."""
 
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -352,4 +370,19 @@ def option_rows() -> list[dict[str, Any]]:
             "schema": option.kind.schema(),
         }
         for option in OPTIONS
+    ]
+
+
+def request_rows() -> list[dict[str, Any]]:
+    """What requests say beside the transform, as data, each with the routes that know it."""
+    names = dict.fromkeys(["url", *(name for own in _REQUESTS.values() for name in own)])
+    return [
+        {
+            "name": name,
+            "routes": [path for path, own in _REQUESTS.items() if name == "url" or name in own],
+            "help": _OWN[name]["description"],
+            "example": _OWN[name].get("example"),
+            "schema": _OWN[name]["schema"],
+        }
+        for name in names
     ]

@@ -69,9 +69,13 @@ async def metrics(request: Request) -> Response:
 
 @get_and_head(router, "/schema", summary="Every transform parameter")
 async def schema(request: Request) -> dict[str, Any]:
-    """The option table: names, ranges, defaults and help, for tools that build URLs."""
+    """The option table: names, ranges, defaults and help, for tools that build URLs.
+
+    `requests` are the parameters that are no transform's, with the routes that know them.
+    """
     return {
         "parameters": openapi.option_rows(),
+        "requests": openapi.request_rows(),
         "formats": list(service_of(request).settings.formats),
     }
 

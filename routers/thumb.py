@@ -21,6 +21,7 @@ from routers.methods import get_and_head
 from routers.negotiation import choose_output
 from routers.requests import accept_of, flag_of, read_of, transform_of, while_connected
 from transforms.options import BY_NAME
+from transforms.transform import Transform
 
 router = APIRouter(tags=["results"])
 
@@ -31,7 +32,7 @@ router = APIRouter(tags=["results"])
     summary="A result of an original in the store",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
-    openapi_extra=openapi.parameters("id", "preset", "explain", "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("id", *openapi.OF_THUMB),
 )
 async def thumb_by_id(request: Request) -> Response:
     """Fetch the original of this id, transform it as the parameters say, and answer the result.
@@ -48,7 +49,7 @@ async def thumb_by_id(request: Request) -> Response:
     summary="A result of an original on the web",
     response_class=Response,
     responses=openapi.RESULT_RESPONSES,
-    openapi_extra=openapi.parameters("url", "preset", "explain", "v", "sig", "exp"),
+    openapi_extra=openapi.parameters("url", *openapi.OF_THUMB),
 )
 async def thumb_by_url(request: Request) -> Response:
     """Fetch the original from a URL on one of the allowed hosts, and answer the result."""
@@ -61,14 +62,20 @@ async def _thumb(request: Request) -> Response:
     settings = service.settings
     transform = transform_of(service, pairs)
     fm, varies = choose_output(transform, accept_of(request), settings.formats)
+    reason = _reason(transform, pairs, fm, varies=varies)
     transform = transform.with_output(fm, defaults=settings.defaults)
 
     renderer = service.renderer
     keyed = await while_connected(request, renderer.identify(ref, transform))
     if flag_of(pairs, "explain", default=False):
         explained = await while_connected(request, renderer.explain(keyed))
-        reason = _reason(pairs, fm, varies=varies)
-        told = explain(explained, keyed=keyed, reason=reason, settings=settings)
+        told = explain(
+            explained,
+            keyed=keyed,
+            reason=reason,
+            settings=settings,
+            refused=renderer.refusal_of(explained),
+        )
         return JSONResponse(told, headers={"cache-control": "no-store"})
     modified = keyed.identity.modified
     headers = validator_headers(
@@ -94,10 +101,11 @@ async def _thumb(request: Request) -> Response:
     return result_response(request, answer, headers)
 
 
-def _reason(pairs: list[tuple[str, str]], fm: str, *, varies: bool) -> str:
-    """Why the result has its format."""
-    if any(name in BY_NAME["fm"].spellings for name, _ in pairs):
-        return "fm names it"
+def _reason(transform: Transform, pairs: list[tuple[str, str]], fm: str, *, varies: bool) -> str:
+    """Why the result has its format. The transform is as it was asked for."""
+    if transform.fm is not None:
+        by_request = any(name in BY_NAME["fm"].spellings for name, _ in pairs)
+        return "fm names it" if by_request else "the preset names it"
     match fm:
         case "same":
             return "auto=none: the original's own"
