@@ -64,8 +64,8 @@ def explain(
     }
     if transform.trim is not None:
         told["note"] = (
-            "trim: what it cuts off shows only in the pixels, so that sizes may change; the plan is "
-            "for all of it"
+            "sizes may change: what trim cuts off shows only in the pixels, and the plan is for "
+            "all of it"
         )
     if keyed is not None:
         told["key"] = keyed.key

@@ -169,3 +169,46 @@ def test_explain_tells_and_renders_nothing(serve, wide):
     accepted = served.get(f"/thumb/wide.jpg?{query}&explain=1", headers={"accept": "image/webp"})
     assert accepted.json()["format"] == {"fm": "webp", "reason": "Accept names it"}
     assert served.get("/thumb/wide.jpg?w=0&explain=1").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("preset=logo", "the preset names it"),
+        ("preset=card&fm=png", "fm names it"),
+        ("preset=card&format=png", "fm names it"),
+        ("preset=card", "Accept names it"),
+    ],
+)
+def test_explain_tells_who_has_named_the_format(serve, wide, tmp_path, query, reason):
+    presets = tmp_path / "presets.toml"
+    presets.write_text('[card]\nw = 40\n[logo]\nfm = "png"\n')
+    served = serve(presets=str(presets))
+    headers = {"accept": "image/webp"}
+    told = served.get(f"/thumb/wide.jpg?{query}&explain=1", headers=headers).json()
+    assert told["format"]["reason"] == reason
+    assert (
+        served.get(f"/thumb/wide.jpg?{query}", headers=headers)
+        .headers["content-type"]
+        .endswith(told["format"]["fm"])
+    )
+
+
+def test_explain_tells_what_a_render_is_refused_for(serve, wide):
+    served = serve(render_timeout=1)
+    query = "w=1000&fm=avif&effort=9"
+    told = served.get(f"/thumb/wide.jpg?{query}&explain=1").json()
+    problem = served.get(f"/thumb/wide.jpg?{query}")
+    assert problem.status_code == 400
+    refused = {name: problem.json()[name] for name in ("param", "detail")}
+    assert told["refused"] == refused
+    assert refused["param"] == "effort"
+    assert served.get("/thumb/wide.jpg?w=100&explain=1").json()["refused"] is None
+    kit = served.get("/kit/wide.jpg?effort=9&widths=100,1000").json()
+    avif = [source for source in kit["sources"] if source["type"] == "image/avif"]
+    assert [width for source in avif for width in urls(source["srcset"]).values()] == [100]
+
+
+def test_explain_says_that_trim_may_change_sizes(serve, wide):
+    told = serve().get("/thumb/wide.jpg?w=100&trim&explain=1").json()
+    assert told["note"].startswith("sizes may change")

@@ -175,6 +175,17 @@ def test_the_schema_has_a_row_for_every_option(standing):
     assert set(schema["formats"]) == {"jpeg", "png", "webp", "avif", "gif", "tiff"}
 
 
+def test_the_schema_lists_what_requests_say_beside_the_transform(standing):
+    document = standing.get("/openapi.json").json()
+    rows = {row["name"]: row for row in standing.get("/schema").json()["requests"]}
+    options = {name for option in OPTIONS for name in option.spellings}
+    for route in ("/thumb", "/kit", "/info"):
+        known = {each["name"] for each in document["paths"][route]["get"]["parameters"]}
+        listed = {name for name, row in rows.items() if route in row["routes"]}
+        assert listed == known - options
+        assert all(rows[name]["help"] and rows[name]["schema"] for name in listed)
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/schema", "/", "/openapi.json"])
 def test_head_is_answered_wherever_get_is(standing, path):
     head = standing.client.head(path)
