@@ -243,3 +243,17 @@ def test_kits_and_descriptions_are_of_one_decode(serve, wide):
     for _ in range(2):
         served.get("/kit/wide.jpg?rotate=90")
     assert decodes() == 2
+
+
+def test_what_is_laid_over_a_picture_shows_in_its_placeholder(serve, wide):
+    served = serve()
+    plain = kit_of(served, "/kit/cat.jpg?w=200&formats=webp")
+    marked = kit_of(served, "/kit/cat.jpg?w=200&formats=webp&widths=100,200&watermark=ring.png")
+    assert marked["placeholder"]["blurhash"] != plain["placeholder"]["blurhash"]
+    assert list(sizes_of(served, marked)) == [(100, 50), (200, 100)]
+
+
+def test_a_kit_beyond_what_is_asked_for_is_not_made(serve, wide):
+    served = serve()
+    assert sizes(served, "/kit/wide.jpg?max-w=400&formats=webp") == [(320, 160), (400, 200)]
+    assert sizes(served, "/kit/wide.jpg?w=3000&padding=4000&formats=webp")[0] == (2880, 2720)
