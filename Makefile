@@ -60,7 +60,7 @@ lock: ## Resolve the dependencies anew
 	$(UV_COMPILE) --upgrade -o requirements.lock
 	$(UV_COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
 
-bench: .venv/.dev ## Measure speed and memory against raw libvips and a bare server
+bench: .venv/.dev ## Measure speed and memory: renders, kits, jobs, hits, overload
 	$(BIN)/python -m bench all
 
 worker: .venv/.runtime ## Make eight results of a photograph: make worker PHOTO=cat.jpg OUT=results

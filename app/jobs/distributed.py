@@ -1,7 +1,7 @@
 """The queue on PostgreSQL: PgQueuer brings rows to workers on any number of machines.
 
 A row names a job and enters the database in the transaction that makes the job due. It is brought
-again where its worker goes silent; whether the job is then run is decided by `ledger.begin`, and
+again where its worker goes silent; whether the job is then run is decided by `attempts.begin`, and
 where that is not yet to be said the same row comes again later. So that no job is lost, a job has a
 row as long as it is due or runs. Rows are not told apart by PgQueuer's `dedupe_key`: that counts
 those which a worker has in its hands, and a job that is queued again by such a worker would get no
@@ -31,7 +31,7 @@ from pgqueuer.qm import QueueManager
 from pgqueuer.queries import Queries, SyncQueries
 
 from app.errors import LedgerUnavailable
-from app.jobs import ledger
+from app.jobs import attempts, ledger
 from app.jobs.database import Connection, Database, insert_once
 from app.jobs.queues import Perform
 from app.jobs.records import Job
@@ -159,7 +159,7 @@ class DistributedQueue:
         )
         left = sa.select(job_table.c.id).where(~row).limit(_STRAYS)
         dead = left.where(sa.text("state = 'running'"), job_table.c.lease_until < before)
-        ledger.reap(tx, now=now, among=tx.execute(dead).scalars().all())
+        attempts.reap(tx, now=now, among=tx.execute(dead).scalars().all())
         # Those that have just been queued again are among them.
         due = left.where(
             sa.text("state = 'queued' AND NOT paused"),

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from app.jobs import ledger
+from app.jobs import attempts
 from app.jobs.database import Connection, Database
 from app.jobs.queues import Perform
 from app.jobs.records import Job
@@ -84,7 +84,7 @@ class EmbeddedQueue:
 
         def claim(tx: Connection) -> list[str]:
             now = time.time()
-            return ledger.claim(tx, limit=free, until=now + self._lease, now=now)
+            return attempts.claim(tx, limit=free, until=now + self._lease, now=now)
 
         try:
             return await self._database.write(claim)
@@ -96,7 +96,7 @@ class EmbeddedQueue:
     async def _reap(self) -> None:
         """Queue jobs of dead workers again. Where that fails, others are claimed all the same."""
         try:
-            orphans = await self._database.write(lambda tx: ledger.reap(tx, now=time.time()))
+            orphans = await self._database.write(lambda tx: attempts.reap(tx, now=time.time()))
         except Exception:
             log.exception("dead_not_counted")
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 
-from app.jobs import batches, ledger
+from app.jobs import attempts, batches, ledger
 from app.jobs.batch_spec import BatchReader, Plan
 from app.jobs.database import Connection, Database
 from app.jobs.origins import Origins, Page
@@ -59,7 +59,7 @@ class Filler:
                 cursor=page.cursor,
             ):
                 self._queue.submit(tx, ledger.insert(tx, page.drafts, now=now))
-                ledger.forgive(tx, job.id)
+                attempts.forgive(tx, job.id)
                 if page.cursor is None:
                     return batches.note_filled(tx, batch.id, now=now)
             return batches.find(tx, batch.id)

@@ -1,6 +1,6 @@
 """Classes of jobs that wait: by their label, or all of them.
 
-What counts is the table of pauses, which `ledger.begin` asks. That a job is marked as paused too
+What counts is the table of pauses, which `attempts.begin` asks. That a job is marked as paused too
 keeps it out of the way of those that are due; the marks follow the table, some jobs at a time.
 """
 

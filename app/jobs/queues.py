@@ -3,7 +3,7 @@
 The ledger owns every state; a queue only brings the ids of jobs that are due to whoever can run
 them. `embedded` claims rows of the ledger itself, `distributed` is PgQueuer, whose rows enter the
 database in the same transaction as the ledger's. Both bring a job at least once: whether it is run
-is decided by `ledger.begin`.
+is decided by `attempts.begin`.
 """
 
 from __future__ import annotations

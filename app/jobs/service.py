@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from app.errors import RecordConflict
-from app.jobs import idempotency, ledger
+from app.jobs import attempts, idempotency, ledger
 from app.jobs.arrivals import Arrivals
 from app.jobs.backlog import BacklogMeter
 from app.jobs.batching import Batches
@@ -119,7 +119,7 @@ class Jobs:
         """Cancel a job. Raises RecordMissing, and RecordConflict where it has ended otherwise."""
 
         def stop(tx: Connection) -> Job:
-            job = ledger.cancel(tx, job_id, now=time.time())
+            job = attempts.cancel(tx, job_id, now=time.time())
             self.queue.cancel(tx, [job_id])
             return job
 

@@ -31,7 +31,7 @@ from app.errors import (
     may_pass,
     problem_of,
 )
-from app.jobs import ledger
+from app.jobs import attempts, ledger
 from app.jobs.database import Database
 from app.jobs.queues import JobQueue
 from app.jobs.records import Job, Kind, State, shown_problem
@@ -159,7 +159,7 @@ class Worker:
 
         def begin(tx: Any) -> Job | None:
             now = time.time()
-            return ledger.begin(
+            return attempts.begin(
                 tx,
                 job_id,
                 worker=self._name,
@@ -181,7 +181,7 @@ class Worker:
 
         def finish(tx: Any) -> None:
             done.note(tx)
-            ledger.finish(tx, job, done.results, now=time.time())
+            attempts.finish(tx, job, done.results, now=time.time())
 
         try:
             await self._insist(finish)
@@ -216,12 +216,12 @@ class Worker:
             return True
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_AGAIN
-            self._any_quarantined = await self._database.read(ledger.is_any_quarantined)
+            self._any_quarantined = await self._database.read(attempts.is_any_quarantined)
         return self._any_quarantined
 
     async def _check_quarantine(self, job: Job) -> None:
         digest = await self._runner.identify(job)
-        if await self._database.write(lambda tx: ledger.note_digest(tx, job, digest)):
+        if await self._database.write(lambda tx: attempts.note_digest(tx, job, digest)):
             raise JobPoisoned("This version of the original has ended its workers too often")
 
     async def _fail(self, job: Job, error: Exception) -> None:
@@ -244,7 +244,10 @@ class Worker:
             if may_pass(problem.status) and failures < job.retries:
                 again_at = now + max(problem.retry_after or 0, backoff(failures))
             failed = replace(job, failures=failures)
-            if ledger.fail(tx, failed, shown, again_at=again_at, now=now) and again_at is not None:
+            if (
+                attempts.fail(tx, failed, shown, again_at=again_at, now=now)
+                and again_at is not None
+            ):
                 found = ledger.find(tx, job.id)
                 if found.state is State.QUEUED:
                     self._queue.submit(tx, [found])
@@ -263,7 +266,7 @@ class Worker:
 
         def write(tx: Any) -> float | None:
             now = time.time()
-            returned = ledger.hand_back(
+            returned = attempts.hand_back(
                 tx,
                 [job_id],
                 worker=self._name,
@@ -304,7 +307,7 @@ class Worker:
             until = time.time() + self._lease
             try:
                 lost = self._database.write_now(
-                    partial(ledger.renew, ids=ids, begun=begun, worker=self._name, until=until)
+                    partial(attempts.renew, ids=ids, begun=begun, worker=self._name, until=until)
                 )
             except Exception:
                 # Leases that are not renewed pass to others: this goes on, whatever it is.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.errors import problem_of
-from app.jobs import ledger
+from app.jobs import attempts, ledger
 from app.jobs.database import Database
 from app.jobs.migrations import upgrade
 from app.jobs.records import Draft, Job, shown_problem
@@ -54,7 +54,7 @@ def begin(database: Database, job: Job, *, worker: str = "worker") -> Job | None
     """Begin an attempt, if the job is to be run."""
     now = time.time()
     return database.write_now(
-        lambda tx: ledger.begin(tx, job.id, worker=worker, until=now + 60, now=now)
+        lambda tx: attempts.begin(tx, job.id, worker=worker, until=now + 60, now=now)
     )
 
 
@@ -63,7 +63,7 @@ def end_well(database: Database, job: Job) -> None:
     begun = begin(database, job)
     assert begun is not None
     results = [{"digest": "sha256:00"}]
-    assert database.write_now(lambda tx: ledger.finish(tx, begun, results, now=time.time()))
+    assert database.write_now(lambda tx: attempts.finish(tx, begun, results, now=time.time()))
 
 
 def end_badly(
@@ -76,7 +76,7 @@ def end_badly(
     assert problem is not None
     shown = shown_problem(problem)
     assert database.write_now(
-        lambda tx: ledger.fail(tx, begun, shown, again_at=again_at, now=time.time())
+        lambda tx: attempts.fail(tx, begun, shown, again_at=again_at, now=time.time())
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.errors import SourceFailed, problem_of
-from app.jobs import batches, ledger
+from app.jobs import attempts, batches, ledger
 from app.jobs.batches import BatchDraft
 from app.jobs.batching import Batches
 from app.jobs.database import Database
@@ -55,7 +55,7 @@ def states(database, made):
 def fail(database, job, *, again_at=None):
     shown = shown_problem(problem_of(SourceFailed("away")))
     return database.write_now(
-        lambda tx: ledger.fail(tx, job, shown, again_at=again_at, now=time.time())
+        lambda tx: attempts.fail(tx, job, shown, again_at=again_at, now=time.time())
     )
 
 
@@ -97,7 +97,9 @@ async def test_a_batch_that_has_failed_too_often_ends_with_what_runs_and_may_be_
     # What runs does not come again.
     assert fail(database, begun[retried.id], again_at=time.time() - 1)
     assert find(database, retried).state is State.FAILED
-    database.write_now(lambda tx: ledger.hand_back(tx, [handed_back.id], worker="worker", now=1.0))
+    database.write_now(
+        lambda tx: attempts.hand_back(tx, [handed_back.id], worker="worker", now=1.0)
+    )
     await service.finish_cancelling()
     assert find(database, handed_back).state is State.CANCELLED
     assert look(database, batch).finished_at is None
@@ -168,7 +170,7 @@ async def test_a_batch_does_not_end_while_a_job_of_it_is_queued_anew(postgres):
         again = Beside(database, lambda tx: ledger.queue_again(tx, failed.id, now=time.time()))
         finishing = threading.Thread(
             target=database.write_now,
-            args=(lambda tx: ledger.finish(tx, begun, [], now=time.time()),),
+            args=(lambda tx: attempts.finish(tx, begun, [], now=time.time()),),
         )
         finishing.start()
         waits(database)

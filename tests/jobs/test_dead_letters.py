@@ -11,13 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from app.errors import InvalidRequest, OriginalMissing, RecordMissing, SourceFailed
-from app.jobs import dead_letters, ledger
+from app.jobs import attempts, dead_letters
 from app.jobs.bodies import validate
 from app.jobs.database import Database
 from app.jobs.dead_letters import Choice, ChoiceBody, DeadLetters
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.records import State
-from app.jobs.schema import attempts, jobs
+from app.jobs.schema import attempts as attempt_rows
+from app.jobs.schema import jobs
 from tests.http import originals as draw
 from tests.jobs.ledgers import add_jobs, begin, end_badly, end_well, find, open_ledger
 from tests.serving import serving
@@ -120,7 +121,7 @@ async def test_what_is_purged_is_gone_with_its_attempts(database, letters):
     assert await letters.purge(ALL) == (3, False)
     assert await find_ids(letters) == []
     assert find(database, kept).state is State.SUCCEEDED
-    count = sa.select(sa.func.count()).select_from(attempts)
+    count = sa.select(sa.func.count()).select_from(attempt_rows)
     assert database.write_now(lambda tx: tx.execute(count).scalar_one()) == 1
 
 
@@ -144,11 +145,11 @@ def test_a_choice_that_is_none_is_refused(body):
 async def test_what_ends_its_workers_is_in_quarantine_until_it_is_let_out(database):
     (job,) = add_jobs(database)
     now = time.time()
-    for death in range(ledger.MAX_DEATHS):
+    for death in range(attempts.MAX_DEATHS):
         begun = begin(database, job)
-        database.write_now(lambda tx, begun=begun: ledger.note_digest(tx, begun, "d" * 64))
+        database.write_now(lambda tx, begun=begun: attempts.note_digest(tx, begun, "d" * 64))
         later = now + 1000 * (death + 1)
-        database.write_now(lambda tx, later=later: ledger.reap(tx, now=later))
+        database.write_now(lambda tx, later=later: attempts.reap(tx, now=later))
     assert json.loads(find(database, job).error)["code"] == "poison"
 
     def look():

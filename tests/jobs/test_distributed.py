@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.errors import LedgerUnavailable
-from app.jobs import batches, ledger
+from app.jobs import attempts, batches, ledger
 from app.jobs.batches import BatchDraft
 from app.jobs.database import Database
 from app.jobs.distributed import DistributedQueue
@@ -152,7 +152,7 @@ async def test_the_last_two_jobs_of_a_batch_that_end_at_once_leave_it_to_be_clos
     begun = []
     for job in both:
         found = await database.write(
-            lambda tx, job=job: ledger.begin(tx, job.id, worker="w", until=now + 60, now=now)
+            lambda tx, job=job: attempts.begin(tx, job.id, worker="w", until=now + 60, now=now)
         )
         assert found is not None
         begun.append(found)
@@ -160,7 +160,7 @@ async def test_the_last_two_jobs_of_a_batch_that_end_at_once_leave_it_to_be_clos
     with database.engine.connect() as one, database.engine.connect() as two:
         for tx, job in zip((one, two), begun, strict=True):
             tx.exec_driver_sql("BEGIN")
-            assert ledger.finish(tx, job, [], now=now)
+            assert attempts.finish(tx, job, [], now=now)
         one.exec_driver_sql("COMMIT")
         two.exec_driver_sql("COMMIT")
     assert await database.write(lambda tx: batches.close_all_done(tx, now=now)) == 1
@@ -203,10 +203,10 @@ async def test_one_of_two_workers_begins_a_job(ledger_of_many: Ledger) -> None:
     now = time.time()
     with ledger_of_many.database.engine.connect() as one:
         one.exec_driver_sql("BEGIN")
-        assert ledger.begin(one, job.id, worker="one", until=now + 60, now=now) is not None
+        assert attempts.begin(one, job.id, worker="one", until=now + 60, now=now) is not None
         # The other waits for the first, and then finds the job in its hands.
         other = ledger_of_many.database.write(
-            lambda tx: ledger.begin(tx, job.id, worker="two", until=now + 60, now=now)
+            lambda tx: attempts.begin(tx, job.id, worker="two", until=now + 60, now=now)
         )
         one.exec_driver_sql("COMMIT")
     assert await other is None

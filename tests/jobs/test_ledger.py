@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.errors import SourceFailed
-from app.jobs import ledger
+from app.jobs import attempts
 from app.jobs.database import Database
 from app.jobs.records import State
 from tests.jobs.ledgers import add_jobs, begin, end_badly, find, open_ledger
@@ -23,7 +23,7 @@ def database(ledger_url: str) -> Iterator[Database]:
 def renew(database, job, *, begun=()):
     until = time.time() + 10
     return database.write_now(
-        lambda tx: ledger.renew(tx, [job.id], begun=begun, worker="worker", until=until)
+        lambda tx: attempts.renew(tx, [job.id], begun=begun, worker="worker", until=until)
     )
 
 
@@ -33,7 +33,7 @@ def test_a_job_that_comes_again_later_is_not_brought_forward_or_put_off_by_who_h
     end_badly(database, job, SourceFailed("away"), again_at=again_at)
     assert renew(database, job, begun={job.id}) == {job.id}
     returned = database.write_now(
-        lambda tx: ledger.hand_back(tx, [job.id], worker="worker", begun={job.id}, now=1.0)
+        lambda tx: attempts.hand_back(tx, [job.id], worker="worker", begun={job.id}, now=1.0)
     )
     assert returned == []
     assert find(database, job).run_after == again_at
@@ -44,7 +44,7 @@ def test_a_job_that_waits_for_its_turn_is_kept_and_handed_back(database):
     assert renew(database, job) == set()
     assert find(database, job).run_after > time.time() + 5
     (returned,) = database.write_now(
-        lambda tx: ledger.hand_back(tx, [job.id], worker="worker", now=1.0)
+        lambda tx: attempts.hand_back(tx, [job.id], worker="worker", now=1.0)
     )
     assert (returned.state, returned.run_after) == (State.QUEUED, 1.0)
 
@@ -56,7 +56,7 @@ def test_a_job_that_runs_is_kept_and_handed_back_whether_that_is_known_of_it_or_
         begun = {job.id} if known else set()
         assert renew(database, job, begun=begun) == set()
         (returned,) = database.write_now(
-            lambda tx, job=job, begun=begun: ledger.hand_back(
+            lambda tx, job=job, begun=begun: attempts.hand_back(
                 tx, [job.id], worker="worker", begun=begun, now=1.0
             )
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import SourceFailed
-from app.jobs import backlog, ledger
+from app.jobs import attempts, backlog, ledger
 from app.jobs.backlog import BacklogMeter
 from app.jobs.database import Connection, Database, insert_once
 from app.jobs.pauses import Pauses
@@ -53,7 +53,7 @@ def database(ledger_url: str) -> Iterator[Database]:
 def claim(database: Database) -> list[str]:
     """What an embedded queue would bring now."""
     now = time.time() + 1
-    return database.write_now(lambda tx: ledger.claim(tx, limit=5000, until=now + 9, now=now))
+    return database.write_now(lambda tx: attempts.claim(tx, limit=5000, until=now + 9, now=now))
 
 
 def ids(jobs: Sequence[Job]) -> list[str]:
@@ -88,7 +88,7 @@ async def test_a_job_that_runs_is_left_to_end(database):
     assert begun is not None
     await Pauses(database, Queue()).pause("nightly")
     assert find(database, job).state is State.RUNNING
-    assert database.write_now(lambda tx: ledger.finish(tx, begun, [], now=time.time()))
+    assert database.write_now(lambda tx: attempts.finish(tx, begun, [], now=time.time()))
 
 
 async def test_jobs_that_come_in_during_a_pause_wait_too(database):
@@ -112,9 +112,9 @@ async def test_a_job_that_ran_when_its_label_was_paused_does_not_begin_again(dat
         await pauses.pause("nightly")
         later = time.time() + 100
         if way == "handed back":
-            database.write_now(lambda tx: ledger.hand_back(tx, [job.id], worker="worker", now=1))
+            database.write_now(lambda tx: attempts.hand_back(tx, [job.id], worker="worker", now=1))
         else:
-            database.write_now(lambda tx: ledger.reap(tx, now=later))
+            database.write_now(lambda tx: attempts.reap(tx, now=later))
     for job_id in claim(database):
         assert job_id == job.id
     assert begin(database, job) is None
@@ -185,9 +185,9 @@ async def test_a_backlog_is_the_jobs_that_wait_times_how_long_they_take(database
     now = time.time()
     for job in add_jobs(database, count=4):
         begun = database.write_now(
-            lambda tx, job=job: ledger.begin(tx, job.id, worker="w", until=now + 60, now=now)
+            lambda tx, job=job: attempts.begin(tx, job.id, worker="w", until=now + 60, now=now)
         )
-        database.write_now(lambda tx, begun=begun: ledger.finish(tx, begun, [], now=now + 3))
+        database.write_now(lambda tx, begun=begun: attempts.finish(tx, begun, [], now=now + 3))
     add_jobs(database, count=10)
     add_jobs(database, run_after=now + 9000)
     add_jobs(database, count=5, label="nightly")

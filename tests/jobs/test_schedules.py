@@ -21,7 +21,7 @@ from app.errors import (
     SourceTimeout,
     TargetRefused,
 )
-from app.jobs import ledger
+from app.jobs import attempts, ledger
 from app.jobs.database import Database
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.migrations import upgrade
@@ -95,7 +95,7 @@ class Replica:
         return [job for job in reversed(found) if job.origin == f"schedule:{schedule_id}"]
 
     async def end(self, job_id: str) -> None:
-        await self.database.write(lambda tx: ledger.cancel(tx, job_id, now=self.clock.now))
+        await self.database.write(lambda tx: attempts.cancel(tx, job_id, now=self.clock.now))
 
 
 @pytest.fixture

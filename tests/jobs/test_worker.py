@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.jobs import ledger
+from app.jobs import attempts
 from app.jobs.database import Database
 from app.jobs.embedded import EmbeddedQueue
 from app.jobs.records import Kind, State
@@ -95,7 +95,7 @@ async def test_jobs_are_claimed_though_the_dead_cannot_be_counted(database, monk
     async def chore(job):
         return None
 
-    monkeypatch.setattr(ledger, "reap", reap)
+    monkeypatch.setattr(attempts, "reap", reap)
     (job,) = add_jobs(database, kind=Kind.REPORT)
     async with working(database, chore):
         assert (await ended(database, job)).state is State.SUCCEEDED
