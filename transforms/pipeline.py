@@ -37,7 +37,7 @@ from transforms.trim import find_content
 _PIECE: Final = Transform.from_query("enlarge=1&frames=1")
 """How an original is rendered that is merged with others: in the size of its place."""
 
-EPOCH: Final = "3-{}.{}.{}".format(*libvips.VERSION)
+EPOCH: Final = "4-{}.{}.{}".format(*libvips.VERSION)
 """Names this engine's results. Raise the first number when the same request gives other pixels."""
 
 

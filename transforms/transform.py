@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from transforms.errors import InvalidOption
 from transforms.kinds import BadValue, Scalable, nearest
@@ -36,6 +36,8 @@ from transforms.values import (
 )
 
 _ONE: Final = Decimal(1)
+_READABLE: Final = ",:|/()"
+"""What stands for itself in a value of the canonical text, beside letters, digits and `_.-~`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +229,12 @@ class Transform:
 
     @property
     def canonical(self) -> str:
-        """The one text of this value: `name=value` of all that is not default, sorted."""
-        return "&".join(f"{name}={text}" for name, text in self.items())
+        """The one text of this value: `name=value` of all that is not default, sorted.
+
+        It is a query string (WHATWG URL, 5.2), so that no text or id can pass for a parameter:
+        `from_query` reads it back as this value, where it has the defaults that this was read with.
+        """
+        return "&".join(f"{name}={quote(text, safe=_READABLE)}" for name, text in self.items())
 
     def items(self) -> list[tuple[str, str]]:
         """The names and texts of all that is not default, sorted."""
@@ -255,8 +261,10 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
     folded = replace(folded, fit=fit)
     background = folded.background
     if folded.framed:
-        colour = background or defaults.background or WHITE
-        background = None if colour == WHITE else colour
+        usual = defaults.background or WHITE
+        colour = background or usual
+        # White goes without saying only where it would be white that is read back.
+        background = None if colour == usual == WHITE else colour
     if folded.merge is None:
         folded = replace(folded, across=None, cell=None, gap=0)
     else:
