@@ -255,7 +255,9 @@ def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image
 def _opened_alike(work: Work) -> tuple[object, ...]:
     """Equal for works that can be made of an original that is opened once."""
     transform = work.transform
-    merged = (work.mosaic, transform.background) if work.mosaic else ()
+    # Which others they are tells their bytes: the ids are the caller's, and mean nothing here.
+    others = tuple(piece.data for piece in work.pieces[1:])
+    merged = (work.mosaic, transform.background, others) if work.mosaic else ()
     return (transform.page or 0, work.frames, *merged)
 
 

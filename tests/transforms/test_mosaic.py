@@ -147,6 +147,16 @@ def test_a_smaller_result_is_made_of_smaller_pieces():
     assert (small - expected).abs().avg() < 4
 
 
+def test_several_results_made_together_each_have_their_own_pieces():
+    first, *others = (saved(flat(*ink), "png") for ink in (RED, GREEN, BLUE))
+    works = []
+    for at, other in enumerate(others):
+        transform = Transform.from_query(f"merge=x{at}&across=2").with_output("png")
+        works.append(pipeline.prepare(first, transform, Limits(), others=[other]))
+    for made, ink in zip(pipeline.run_all(first, works), (GREEN, BLUE), strict=True):
+        assert only(opened(made.data).crop(24, 0, 24, 16), ink)
+
+
 def test_only_the_first_frame_of_an_animation_is_merged():
     moving = pages([flat(*ink) for ink in (RED, GREEN, BLUE)], "gif")
     image = merged([moving, moving], "across=2", limits=Limits(source_pixels=24 * 32))
