@@ -20,6 +20,7 @@ from transforms.shapes import Box, Size
 from transforms.values import TRANSPARENT, Colour, Gravity
 
 if TYPE_CHECKING:
+    from transforms.bitmap import Bitmap
     from transforms.pipeline import Work
 
 MOST_RASTER: Final = 4096
@@ -53,17 +54,17 @@ def overlay(image: libvips.Image, work: Work) -> libvips.Image:
 
 
 def lay_watermark(
-    image: libvips.Image, bitmap: libvips.Image, watermark: Watermark, *, scale: Decimal
+    image: libvips.Image, bitmap: Bitmap, watermark: Watermark, *, scale: Decimal
 ) -> libvips.Image:
     """Lay a bitmap over a picture: 8-bit sRGB of the same size, with alpha where it had alpha.
 
-    `bitmap` is in memory, 8-bit sRGB with alpha. `scale` multiplies lengths in pixels. A picture
-    that is still to be computed is computed into memory first.
+    `scale` multiplies lengths in pixels, the bitmap's own size among them. A picture that is still
+    to be computed is computed into memory first.
     """
     image = _settle(image)
     canvas = _size(image)
-    size = fit(canvas, _size(bitmap), watermark.scale, scale)
-    mark = _fade(_resize(_bare(bitmap), size), watermark.opacity)
+    size = fit(canvas, bitmap.size, watermark.scale, scale)
+    mark = _fade(_resize(_bare(bitmap.image), size), watermark.opacity)
     left, top = place(canvas, size, watermark.gravity, x=watermark.x, y=watermark.y, scale=scale)
     if not watermark.tile:
         return _lay(image, mark, left, top, watermark.blend)

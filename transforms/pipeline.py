@@ -14,6 +14,7 @@ from typing import Final
 
 from transforms import geometry, libvips
 from transforms.adjust import adjust
+from transforms.bitmap import Bitmap
 from transforms.canvas import canvas
 from transforms.colour import to_srgb
 from transforms.crop import crop, find_window, tile
@@ -54,7 +55,7 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id: in memory, 8-bit sRGB with transparency.
+    watermarks by id.
     """
 
     header: Header
@@ -64,7 +65,7 @@ class Work:
     frames: int = 1
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
-    marks: Mapping[str, libvips.Image] = field(default_factory=dict)
+    marks: Mapping[str, Bitmap] = field(default_factory=dict)
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
@@ -137,7 +138,7 @@ def prepare(
     limits: Limits,
     *,
     others: Sequence[bytes] = (),
-    marks: Mapping[str, libvips.Image] | None = None,
+    marks: Mapping[str, Bitmap] | None = None,
     header: Header | None = None,
 ) -> Work:
     """Read the header, check it against the limits and plan every size. Decodes nothing.
@@ -247,9 +248,10 @@ def make_picture(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Imag
     return image
 
 
-def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image:
-    """As `make_picture`, but always sRGB with transparency, as watermarks are kept."""
-    return _with_bands(make_picture(data, works, stop), 4).copy_memory()
+def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> Bitmap:
+    """A watermark as it is kept, of the one work that `AS_BITMAP` comes to. Raises as `run` does."""
+    image = _with_bands(make_picture(data, works, stop), 4).copy_memory()
+    return Bitmap(image=image, size=upright(works[0].header))
 
 
 def _opened_alike(work: Work) -> tuple[object, ...]:

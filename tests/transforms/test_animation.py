@@ -17,9 +17,11 @@ from tests.transforms.pictures import (
     saved,
 )
 from transforms import pipeline
+from transforms.bitmap import Bitmap
 from transforms.errors import InvalidOption, SourceTooLarge
 from transforms.libvips import Image, MetadataType
 from transforms.limits import Limits
+from transforms.shapes import Size
 from transforms.transform import Transform
 
 BANANA, LOOPS, SQUARES = "dancing-banana.gif", "animated-loop-3.gif", "rotating-squares.gif"
@@ -192,7 +194,8 @@ def test_each_frame_is_what_a_still_of_it_would_be(query):
 def test_a_watermark_is_on_every_frame():
     query = "watermark=m,gravity=northwest&fm=webp&lossless=1"
     transform = Transform.from_query(query)
-    mark = flat(9, 200, 9, 255, width=8, height=8).copy_memory()
+    image = flat(9, 200, 9, 255, width=8, height=8).copy_memory()
+    mark = Bitmap(image=image, size=Size(8, 8))
     work = pipeline.prepare(THREE, transform, Limits(), marks={"m": mark})
     frames = frames_of(pipeline.run(THREE, work).data)
     assert [frame(4, 4) for frame in frames] == [[9, 200, 9, 255]] * 3

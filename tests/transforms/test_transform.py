@@ -107,7 +107,8 @@ def texts(kind: Kind) -> st.SearchStrategy[str]:  # noqa: C901, PLR0912 - a case
             return st.sampled_from([*alternatives, *additions, f"{additions[0]},{alternatives[1]}"])
         case IdsKind(most):
             names = st.one_of(
-                st.sampled_from(["a.jpg", "b/c d.png", r"e\|f", r"g\\h", "ü"]), hostile("a&=+%#;\0\n")
+                st.sampled_from(["a.jpg", "b/c d.png", r"e\|f", r"g\\h", "ü"]),
+                hostile("a&=+%#;\0\n"),
             )
             return st.lists(names, min_size=1, max_size=most).map("|".join)
         case LayersKind(make) if make is Watermark:
