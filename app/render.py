@@ -413,7 +413,8 @@ class Renderer:
             bitmap = self._bitmaps.get(identity)
             if bitmap is None:
                 data = await self.originals.fetch(identity)
-                bitmap, _ = await self.run(pipeline.make_bitmap, data, [AS_BITMAP], lane, Timings())
+                made, _ = await self.run(pipeline.make_bitmap, data, [AS_BITMAP], lane, Timings())
+                bitmap = made
                 self._bitmaps.put(identity, bitmap)
             marks[identity.ref.name] = bitmap
         return marks

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips
 from transforms.aim import Aimed, fit_bytes, reach_target
+from transforms.bareness import is_bare
 from transforms.canvas import lay_on
 from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
@@ -29,16 +30,6 @@ _LARGE: Final = 1_000_000
 """Pixels from which a JPEG's own Huffman tables cost more time than all else of its encoding."""
 _DENSE: Final = 0.7
 """Bits for a pixel from which they save a photograph 1 to 3 %; with fewer bits they save more."""
-_TELLING: Final = ("xmp-data", "iptc-data", "jpeg-thumbnail-data")
-_COMMENTS: Final = ("png-comment", "gif-comment")
-_RIGHTS_TAGS: Final = {"Artist", "Copyright"}
-_LAYOUT_TAGS: Final = {
-    *("XResolution", "YResolution", "ResolutionUnit", "Orientation"),
-    *("YCbCrPositioning", "ExifVersion", "ComponentsConfiguration", "FlashpixVersion"),
-    *("ColorSpace", "PixelXDimension", "PixelYDimension", "BitsPerSample", "ImageWidth"),
-    *("ImageLength", "SamplesPerPixel", "Compression", "PlanarConfiguration"),
-}
-"""EXIF tags that say how pixels lie, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,29 +153,24 @@ def _is_answer(work: Work, wanted: Format, original: bytes) -> bool:
     )
     plain = header.orientation == 1 and header.interpretation in ("srgb", "b-w")
     still_or_whole = header.pages in (1, work.frames)
-    filled = header.alpha and transform.background is not None
+    filled = header.alpha and (transform.background is not None or transform.framed)
     return (
         header.format.name in (wanted.name, *universal)
         and unchanged
         and plain
         and still_or_whole
         and not filled
-        and _keeps_what_may_stay(original, transform)
+        and _keeps_what_may_stay(original, header.format.name, transform)
     )
 
 
-def _keeps_what_may_stay(original: bytes, transform: Transform) -> bool:
+def _keeps_what_may_stay(original: bytes, format_name: str, transform: Transform) -> bool:
     """Whether there is nothing beside the pixels that a result would be without."""
     if transform.hdr == "drop" and find_gain_map(original) is not None:
         return False
     if transform.meta == "keep":
         return True
-    image = libvips.Image.new_from_buffer(original, "")
-    fields = image.get_fields()
-    if any(name in _TELLING or name.startswith(_COMMENTS) for name in fields):
-        return False
-    tags = {name.rpartition("-")[2] for name in fields if name.startswith("exif-ifd")}
-    return tags <= (_LAYOUT_TAGS if transform.meta == "none" else _LAYOUT_TAGS | _RIGHTS_TAGS)
+    return is_bare(original, format_name, rights=transform.meta != "none")
 
 
 def _shows_through(image: libvips.Image) -> bool:

@@ -249,7 +249,7 @@ def make_picture(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Imag
 
 
 def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> Bitmap:
-    """A watermark as it is kept, of the one work that `AS_BITMAP` comes to. Raises as `run` does."""
+    """A watermark as it is kept, of the one work with `AS_BITMAP`. Raises as `run` does."""
     image = _with_bands(make_picture(data, works, stop), 4).copy_memory()
     return Bitmap(image=image, size=upright(works[0].header))
 

@@ -209,7 +209,8 @@ def test_a_watermark_of_any_format_is_laid_on(serve, samples):
 
 DOT = (
     b'<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24">'
-    b'<rect width="12" height="24" fill="#000"/><rect x="12" width="12" height="24" fill="#c00"/></svg>'
+    b'<rect width="12" height="24" fill="#000"/>'
+    b'<rect x="12" width="12" height="24" fill="#c00"/></svg>'
 )
 
 
