@@ -36,7 +36,9 @@ def canvas(image: libvips.Image, work: Work) -> libvips.Image:
         return image
     if background == "blur":
         return _lay_on_blur(image, plan)
-    colour = _ground(image) if background == "auto" else background
+    colour = background
+    if background == "auto":
+        colour = work.decisions.once("background", lambda: _ground(image))
     if not isinstance(colour, Colour):
         raise TypeError(f"no background: {colour}")
     image = lay_on(image, colour)

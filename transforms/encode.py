@@ -275,6 +275,7 @@ def _save_avif(image: libvips.Image, transform: Transform, keep: str, *, quality
 
 def _save_gif(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     del quality
+    # Unlike WebP's encoder, which always makes one frame of equal ones and adds up their times.
     # Frames are kept as they are counted, even where one is like the other.
     return image.gifsave_buffer(
         effort=max(1, transform.effort), keep=keep, keep_duplicate_frames=True

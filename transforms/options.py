@@ -485,7 +485,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         example="Hello world,size=40,color=fff,gravity=south,y=20,outline=000",
         help="Words over the picture, as they stand, each with parts name=value: font, weight, "
         "italic, size, color, align, width (where lines are wrapped), bg and padding of a box "
-        "behind, outline and outline_width, gravity (default center), x, y, opacity.",
+        "behind, outline and outline-width, gravity (default center), x, y, opacity.",
     ),
     Option(
         name="merge",
@@ -540,7 +540,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         step="load",
         example="1",
         help="How many frames of an animation to keep; 1 makes it stand still. Without it all, "
-        "where the result is GIF or WebP.",
+        "where the result is GIF or WebP. Of equal frames in a row WebP keeps one, for as long as "
+        "all of them.",
     ),
     Option(
         name="fm",

@@ -18,6 +18,7 @@ from transforms.bitmap import Bitmap
 from transforms.canvas import canvas
 from transforms.colour import to_srgb
 from transforms.crop import crop, find_window, tile
+from transforms.decisions import Decisions
 from transforms.encode import choose_format, encode
 from transforms.errors import BrokenImage, Stopped, UnsupportedFormat
 from transforms.foreign_raster import drawn
@@ -55,7 +56,7 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id.
+    watermarks by id. `decisions` are those of its first frame.
     """
 
     header: Header
@@ -66,6 +67,7 @@ class Work:
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
     marks: Mapping[str, Bitmap] = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
@@ -317,6 +319,7 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
 
 def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Work]:
     """The finished pixels in memory, and the work as it turned out."""
+    work = replace(work, decisions=Decisions())
     if work.transform.trim is not None:
         work = _trim(opened, work)
     pictures = [
