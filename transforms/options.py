@@ -488,6 +488,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "behind, outline and outline-width, gravity (default center), x, y, opacity.",
     ),
     Option(
+        name="layer-dpr",
+        kind=Number(Decimal("0.01"), Decimal(100)),
+        default=Decimal(1),
+        step="overlay",
+        example="2",
+        help="Multiplies what is given in pixels within watermarks and texts. dpr does so too.",
+    ),
+    Option(
         name="merge",
         kind=IdsKind(MAX_MERGED - 1),
         step="mosaic",

@@ -44,7 +44,8 @@ _MIRRORED: Final = {"left": "high", "center": "centre", "right": "low"}
 
 def overlay(image: libvips.Image, work: Work) -> libvips.Image:
     """Lay the transform's watermarks and texts over the picture, its canvas and its padding."""
-    scale = Decimal(work.plan.scale.numerator) / Decimal(work.plan.scale.denominator)
+    shrunk = work.plan.scale
+    scale = work.transform.layer_dpr * shrunk.numerator / shrunk.denominator
     for layer in work.transform.layers:
         if isinstance(layer, Watermark):
             image = lay_watermark(image, work.marks[layer.original], layer, scale=scale)

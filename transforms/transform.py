@@ -97,6 +97,7 @@ class Transform:
     opacity: Decimal
     watermark: tuple[Watermark, ...] | None
     text: tuple[Text, ...] | None
+    layer_dpr: Decimal
     merge: tuple[str, ...] | None
     across: int | None
     cell: Extent | None
@@ -170,17 +171,18 @@ class Transform:
         return _normalise(cls(**values), defaults)
 
     def fold_dpr(self) -> Transform:
-        """Multiply the lengths by dpr.
+        """Multiply the lengths by dpr; those within layers are by `layer_dpr`.
 
-        Where there is neither w nor h, or there are layers with lengths of their own, the plan
-        does it.
+        Where there is neither w nor h the plan does it.
         """
-        if self.dpr == 1 or (self.w is None and self.h is None) or self.layers:
+        if self.dpr == 1 or (self.w is None and self.h is None):
             return self
         folded: dict[str, Any] = {"dpr": _ONE}
         for option in OPTIONS:
             value = getattr(self, option.field)
-            if option.is_length and value != option.default and isinstance(option.kind, Scalable):
+            within = option.name == "layer-dpr" and self.layers
+            given = option.is_length and value != option.default
+            if (within or given) and isinstance(option.kind, Scalable):
                 try:
                     folded[option.field] = option.kind.times(value, self.dpr)
                 except BadValue as error:
@@ -257,6 +259,8 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
         fit = fit or defaults.fit
     elif fit != "fill":
         fit = "inside"
+    if not folded.layers:
+        folded = replace(folded, layer_dpr=_ONE)
     placed = fit in ("contain", "cover") or any((folded.extent, folded.min_w, folded.min_h))
     folded = replace(folded, fit=fit)
     background = folded.background

@@ -245,12 +245,15 @@ def test_white_reads_back_as_white_whatever_the_service_has_chosen(query: str) -
 @given(requests)
 def test_dpr_is_gone_where_a_side_is_given(request: dict[str, str]) -> None:
     request = {**request, "w": "300"}
-    for layers in ("watermark", "text"):
-        request.pop(layers, None)  # their lengths are multiplied when they are drawn
     ratio = request.pop("dpr", "2")
     transform = read_or_skip({**request, "dpr": ratio}.items())
     assert transform.dpr == 1
     assert "dpr" not in dict(transform.items())
+    bare = read_or_skip(
+        {n: text for n, text in request.items() if n not in ("watermark", "text")}.items()
+        | {"dpr": ratio}.items()
+    )
+    assert (transform.w, transform.h) == (bare.w, bare.h)
     assert transform.w == int(300 * Decimal(ratio) + Decimal("0.5"))
 
 
@@ -350,6 +353,24 @@ def test_dpr_multiplies_all_that_is_given_in_pixels_of_the_result() -> None:
     )
     assert folded == read(
         "w=15&h=30&min-w=5&min-h=6&max-w=75&max-h=90&extent=45x60&padding=2,3,5,6"
+    )
+
+
+def test_dpr_multiplies_within_layers_and_reads_back() -> None:
+    folded = read("w=320&dpr=1.5&text=x")
+    assert folded == read("w=480&layer-dpr=1.5&text=x") == read(folded.canonical)
+    assert folded.canonical == "fit=inside&layer-dpr=1.5&text=x&w=480"
+    assert read("w=10&dpr=2&layer-dpr=3&watermark=m") == read("w=20&layer-dpr=6&watermark=m")
+    assert read("w=10&layer-dpr=3") == read("w=10")
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(10, 400))
+def test_a_text_does_not_change_the_size_of_a_result(w: int, h: int, ratio: int) -> None:
+    query = f"w={w}&h={h}&padding=3&dpr={Decimal(ratio) / 100}"
+    stored = Size(1000, 700)
+    assert (
+        geometry.plan(stored, read(f"{query}&text=x")).result
+        == geometry.plan(stored, read(query)).result
     )
 
 
