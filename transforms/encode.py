@@ -15,6 +15,7 @@ from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
 from transforms.gainmap import find_gain_map
 from transforms.load import LOADERS
+from transforms.previews import drop_previews
 from transforms.shapes import Turn
 from transforms.values import WHITE, AutoQuality, Colour
 
@@ -185,7 +186,7 @@ def _choose_metadata(image: libvips.Image, meta: str) -> tuple[libvips.Image, st
     if meta == "none":
         return image, "none"
     if meta == "keep":
-        return image, "all"
+        return drop_previews(image), "all"
     rights = {name: image.get(name) for name in _RIGHTS if image.get_typeof(name)}
     if not rights:
         return image, "none"
