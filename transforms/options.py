@@ -501,7 +501,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         step="mosaic",
         example="samples/portrait-rotated.jpg|samples/emblem.png",
         help="Ids of more originals in the store: all are joined to one picture, in rows and "
-        "columns from the top left, before anything else is done to it.",
+        "columns from the top left, before anything else is done to it. Between and under them is "
+        "the background, which is white where none is asked for.",
     ),
     Option(
         name="across",

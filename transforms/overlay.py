@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from transforms import libvips
+from transforms.composite import composite
 from transforms.layers import Length, Text, Watermark
 from transforms.shapes import Box, Size
 from transforms.values import TRANSPARENT, Colour, Gravity
@@ -194,16 +195,11 @@ def _blend(below: libvips.Image, above: libvips.Image, blend: str) -> libvips.Im
     colours, alpha = above.extract_band(0, n=3), above[3]
     if blend == "over" and not below.hasalpha():
         return alpha.ifthenelse(colours, below, blend=True)
-    both = _composite(below, above, blend)
+    both = composite(below, above, blend)
     if not below.hasalpha():
         both = both.extract_band(0, n=3)
     # Premultiplied and back, colours that are nearly transparent would not be what they were.
     return (alpha == 0).ifthenelse(below, both)
-
-
-def _composite(below: libvips.Image, above: libvips.Image, blend: str) -> libvips.Image:
-    # Between 8-bit images libvips cuts fractions off, which darkens what lies below by a step.
-    return below.cast("float").composite2(above, blend).rint().cast("uchar")
 
 
 def _draw(text: Text, canvas: Size, scale: Decimal) -> libvips.Image | None:
@@ -289,7 +285,7 @@ def _outline(mark: libvips.Image, colour: Colour, width: int) -> libvips.Image:
     grown = Size(mark.width + 2 * width, mark.height + 2 * width)
     mark = mark.embed(width, width, grown.width, grown.height)
     under = _flood(grown, colour).bandjoin(_grow(mark[3], width))
-    return _composite(_see_through(under, colour), mark, "over")
+    return composite(_see_through(under, colour), mark, "over")
 
 
 def _grow(shape: libvips.Image, radius: int) -> libvips.Image:
@@ -327,4 +323,4 @@ def _box(mark: libvips.Image, colour: Colour, padding: int) -> libvips.Image:
     """The mark on a filled rectangle that is `padding` pixels wider on every side."""
     size = Size(mark.width + 2 * padding, mark.height + 2 * padding)
     under = _flood(size, colour).bandjoin(colour.alpha)
-    return _composite(under, mark.embed(padding, padding, size.width, size.height), "over")
+    return composite(under, mark.embed(padding, padding, size.width, size.height), "over")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Final
 
 from transforms import geometry, libvips
@@ -300,8 +301,8 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
     mosaic, background = first.mosaic, first.transform.background
     assert mosaic is not None  # noqa: S101 - the caller has looked
     whole = mosaic.size
-    scale = min(1.0, max(scale_of(work.plan) for work in works))
-    size = Size(max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
+    scale = min(Fraction(1), max(_exact_scale_of(work.plan) for work in works))
+    size = geometry.scale_size(whole, scale)
     boxes = [map_region(box, whole, size) for box in mosaic.boxes]
     pictures = []
     for piece, box in zip(first.pieces, boxes, strict=True):
@@ -441,6 +442,9 @@ def scale_to_draw(works: Sequence[Work], limits: Limits) -> float:
 
 def scale_of(plan: geometry.Plan) -> float:
     """By how much the region is resized, the larger of across and down."""
-    return max(
-        plan.stored_scaled.width / plan.region.width, plan.stored_scaled.height / plan.region.height
-    )
+    return float(_exact_scale_of(plan))
+
+
+def _exact_scale_of(plan: geometry.Plan) -> Fraction:
+    scaled, region = plan.stored_scaled, plan.region
+    return max(Fraction(scaled.width, region.width), Fraction(scaled.height, region.height))
