@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from app.sources.base import Identity
-from transforms.libvips import Image
+from transforms.bitmap import Bitmap
 
 _LIMIT = 32 << 20
 """Bytes of pixels that are kept."""
@@ -17,26 +17,22 @@ class BitmapTier:
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
         self._size = 0
-        self._bitmaps: OrderedDict[Identity, Image] = OrderedDict()
+        self._bitmaps: OrderedDict[Identity, Bitmap] = OrderedDict()
 
-    def get(self, identity: Identity) -> Image | None:
+    def get(self, identity: Identity) -> Bitmap | None:
         """The bitmap of this version of an original, which counts as used."""
         found = self._bitmaps.get(identity)
         if found is not None:
             self._bitmaps.move_to_end(identity)
         return found
 
-    def put(self, identity: Identity, bitmap: Image) -> None:
-        """Keep a bitmap that is in memory."""
-        size = _bytes_of(bitmap)
+    def put(self, identity: Identity, bitmap: Bitmap) -> None:
+        """Keep a bitmap."""
+        size = bitmap.memory
         if size > self._limit or identity in self._bitmaps:
             return
         self._bitmaps[identity] = bitmap
         self._size += size
         while self._size > self._limit:
             _, dropped = self._bitmaps.popitem(last=False)
-            self._size -= _bytes_of(dropped)
-
-
-def _bytes_of(bitmap: Image) -> int:
-    return int(bitmap.width * bitmap.height * bitmap.bands)
+            self._size -= dropped.memory

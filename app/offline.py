@@ -8,13 +8,11 @@ from contextlib import AsyncExitStack
 from app.children import Children
 from app.settings import Settings
 from transforms import pipeline
+from transforms.bitmap import AS_BITMAP, Bitmap
 from transforms.formats import SNIFFED_BYTES, sniff
 from transforms.inspect import Header, header_of_leaf
-from transforms.libvips import Image
 from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
-
-_MARK = Transform.from_query("frames=1").with_output("png")
 
 
 class Bench:
@@ -67,7 +65,7 @@ class Bench:
             data = await child.draw(pipeline.scale_to_draw(works, limits))
         return data, works
 
-    async def _mark(self, name: str) -> Image:
+    async def _mark(self, name: str) -> Bitmap:
         async with AsyncExitStack() as stack:
-            data, works = await self._open(stack, name, [_MARK])
+            data, works = await self._open(stack, name, [AS_BITMAP])
             return pipeline.make_bitmap(data, works, Stop())

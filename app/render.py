@@ -38,11 +38,11 @@ from app.results import StoredTier
 from app.sources.base import Identity, Ref
 from app.telemetry import Metrics, Timings
 from transforms import pipeline
+from transforms.bitmap import AS_BITMAP, Bitmap
 from transforms.cost import Cost, estimate_all
 from transforms.errors import InvalidOption, UnsupportedFormat
 from transforms.formats import SNIFFED_BYTES, sniff
 from transforms.inspect import Header, header_of_leaf, look
-from transforms.libvips import Image
 from transforms.limits import Limits
 from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
@@ -53,8 +53,6 @@ _Flight = tuple[float | str | None, ...]
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
 _USUAL_EFFORT: Final = 2
-_MARK: Final = Transform.from_query("w=2048&h=2048&fit=inside&frames=1").with_output("png")
-"""What a watermark is decoded with: larger ones are not needed, as it must fit into a result."""
 UPLOAD: Final = "upload"
 """The kind of an original that comes with the request itself."""
 
@@ -366,7 +364,7 @@ class Renderer:
         *,
         seconds: float | None = None,
         merged: Sequence[Sequence[bytes]] | None = None,
-        marks: Sequence[Mapping[str, Image]] | None = None,
+        marks: Sequence[Mapping[str, Bitmap]] | None = None,
     ) -> tuple[T, list[Work]]:
         """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first."""
         async with AsyncExitStack() as stack:
@@ -452,14 +450,15 @@ class Renderer:
         if rendered.ref.kind != UPLOAD:
             self._stored_tier.put_later(rendered, fm)
 
-    async def _fetch_marks(self, keyed: Keyed, lane: Lane) -> dict[str, Image]:
+    async def _fetch_marks(self, keyed: Keyed, lane: Lane) -> dict[str, Bitmap]:
         """The bitmaps of the watermarks by id. Those not kept are decoded, each in its turn."""
         marks = {}
         for identity in keyed.marks:
             bitmap = self._bitmaps.get(identity)
             if bitmap is None:
                 data = await self.originals.fetch(identity)
-                bitmap, _ = await self.run(pipeline.make_bitmap, data, [_MARK], lane, Timings())
+                made, _ = await self.run(pipeline.make_bitmap, data, [AS_BITMAP], lane, Timings())
+                bitmap = made
                 self._bitmaps.put(identity, bitmap)
             marks[identity.ref.name] = bitmap
         return marks

@@ -149,6 +149,9 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
             "One+text,color=fff,gravity=north,y=8|Another,size=20,color=gold,gravity=south,y=8",
         )
     ),
+    "layer-dpr": tuple(
+        f"{_WIDE}&text=Hello+world,color=fff&layer-dpr={by}" for by in ("0.5", "1.5")
+    ),
     "merge": (f"{_JOINED}&w=240", f"{_JOINED}&w=240&bg=lavender"),
     "across": (f"{_JOINED}&across=4&w=240", f"{_JOINED}&across=1&w=80"),
     "cell": (f"{_JOINED}&cell=120x80&bg=lavender",),

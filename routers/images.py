@@ -30,6 +30,7 @@ from routers.requests import caller_of, pairs_of, service_of
 from transforms.errors import TransformError
 from transforms.formats import SNIFFED_BYTES, sniff
 from transforms.inspect import Header
+from transforms.pipeline import upright
 
 log = structlog.get_logger(__name__)
 
@@ -290,8 +291,8 @@ def _kept(key: str, data: bytes, header: Header, *, created: bool) -> Response:
             "url": f"/thumb/{path}",
             "bytes": len(data),
             "format": header.format.name,
-            "width": header.size.width,
-            "height": header.size.height,
+            "width": upright(header).width,
+            "height": upright(header).height,
         },
         status_code=201 if created else 200,
         headers={"location": f"/images/{path}"},

@@ -17,15 +17,16 @@ def adjust(image: libvips.Image, work: Work) -> libvips.Image:
     transform = work.transform
     if not transform.adjustments:
         return image
-    image = _apply_effects(_colour(_stretch(image, transform), transform), work)
+    image = _apply_effects(_colour(_stretch(image, work), transform), work)
     if transform.opacity != 1:
         image = tone.opacity(image, amount=float(transform.opacity))
     return image
 
 
-def _stretch(image: libvips.Image, transform: Transform) -> libvips.Image:
+def _stretch(image: libvips.Image, work: Work) -> libvips.Image:
+    transform = work.transform
     if transform.normalize:
-        image = tone.normalize(image)
+        image = _normalize(image, work, "normalize")
     if transform.level is not None:
         level = transform.level
         image = tone.level(
@@ -38,6 +39,11 @@ def _stretch(image: libvips.Image, transform: Transform) -> libvips.Image:
     if transform.contrast:
         image = tone.contrast(image, amount=float(transform.contrast))
     return image
+
+
+def _normalize(image: libvips.Image, work: Work, step: str) -> libvips.Image:
+    """Stretch the contrast as the first frame needs it in this step."""
+    return tone.stretch(image, work.decisions.once(step, lambda: tone.find_range(image)))
 
 
 def _colour(image: libvips.Image, transform: Transform) -> libvips.Image:
@@ -59,9 +65,13 @@ def _colour(image: libvips.Image, transform: Transform) -> libvips.Image:
 def _apply_effects(image: libvips.Image, work: Work) -> libvips.Image:
     transform, scale = work.transform, float(work.plan.scale)
     if transform.sketch:
-        image = effects.sketch(image)
+        image = effects.sketch(image, normalize=lambda lines: _normalize(lines, work, "sketch"))
     if transform.charcoal is not None:
-        image = effects.charcoal(image, sigma=float(transform.charcoal) * scale)
+        image = effects.charcoal(
+            image,
+            sigma=float(transform.charcoal) * scale,
+            normalize=lambda lines: _normalize(lines, work, "charcoal"),
+        )
     if transform.pixelate is not None:
         image = effects.pixelate(image, block=max(1, round(transform.pixelate * scale)))
     if transform.blur is not None:

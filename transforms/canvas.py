@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transforms import effects, palette
+from transforms.composite import composite
 from transforms.shapes import Size
 from transforms.values import TRANSPARENT, WHITE, Colour
 
@@ -36,7 +37,9 @@ def canvas(image: libvips.Image, work: Work) -> libvips.Image:
         return image
     if background == "blur":
         return _lay_on_blur(image, plan)
-    colour = _ground(image) if background == "auto" else background
+    colour = background
+    if background == "auto":
+        colour = work.decisions.once("background", lambda: _ground(image))
     if not isinstance(colour, Colour):
         raise TypeError(f"no background: {colour}")
     image = lay_on(image, colour)
@@ -106,7 +109,7 @@ def _over(under: libvips.Image, over: libvips.Image) -> libvips.Image:
     """One picture laid on another of its size, opaque if that is opaque."""
     if over.bands < 3:
         over, under = over.colourspace("srgb"), under.colourspace("srgb")
-    laid = under.composite2(over, "over").cast("uchar")
+    laid = composite(under, over)
     return laid if under.hasalpha() else laid[:3].copy(interpretation="srgb")
 
 
@@ -127,7 +130,7 @@ def lay_on(image: libvips.Image, colour: Colour) -> libvips.Image:
     if colour.alpha == 0:
         return image
     under = image.new_from_image(_pixel(image, colour)).copy(interpretation=image.interpretation)
-    return under.composite2(image, "over").cast("uchar")
+    return composite(under, image)
 
 
 def _pixel(image: libvips.Image, colour: Colour) -> list[int]:

@@ -482,6 +482,11 @@ class WordsKind:
         return {"type": "string", "enum": [*self.alternatives, *self.additions]}
 
 
+def _is_name(text: str) -> bool:
+    """Whether it can be an id: not empty, and text that UTF-8 has, without halves of surrogates."""
+    return bool(text) and not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
 @dataclass(frozen=True, slots=True)
 class IdsKind:
     """Ids of originals in the store, separated by `|`; a backslash makes the next sign plain."""
@@ -494,7 +499,7 @@ class IdsKind:
 
     def read(self, text: str) -> tuple[str, ...]:
         ids = tuple(split_unescaped(text, "|"))
-        if not 1 <= len(ids) <= self.most or not all(ids):
+        if not 1 <= len(ids) <= self.most or not all(map(_is_name, ids)):
             raise refuse(self, text)
         return ids
 

@@ -152,5 +152,5 @@ def _memory_opened(work: Work) -> int:
 
 
 def _memory_made(work: Work) -> int:
-    marks = sum(mark.width * mark.height * mark.bands for mark in work.marks.values())
-    return (work.plan.scaled.pixels * 4 + work.plan.whole.pixels * 12) * work.frames + int(marks)
+    marks = sum(mark.memory for mark in work.marks.values())
+    return (work.plan.scaled.pixels * 4 + work.plan.whole.pixels * 12) * work.frames + marks

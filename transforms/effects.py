@@ -9,6 +9,7 @@ time taken depends on the size of the picture, and hardly on sigma or block.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
@@ -28,6 +29,9 @@ _LARGEST_MASK: Final = 2
 
 _FINEST: Final = 64
 """The largest value of a mask that is exact in libvips' fixed point; see `_mask`."""
+
+Normalize = Callable[[libvips.Image], libvips.Image]
+"""Stretches the contrast of an image in memory: `tone.normalize`, or what was found elsewhere."""
 
 
 def blur(image: libvips.Image, *, sigma: float) -> libvips.Image:
@@ -90,18 +94,20 @@ def pixelate(image: libvips.Image, *, block: int) -> libvips.Image:
     return enlarged.copy(interpretation=image.interpretation)
 
 
-def sketch(image: libvips.Image) -> libvips.Image:
+def sketch(image: libvips.Image, *, normalize: Normalize = tone.normalize) -> libvips.Image:
     """A pencil sketch: grey lines on white, as `b-w`. Alpha stays.
 
     As ImageMagick's `-edge 1 -negate -normalize -colorspace Gray -blur 0x.5`. The pixels are read
     twice: the image must be in memory.
     """
     lines = _edges(_on_black(image), 1)
-    drawing = tone.grayscale(tone.normalize(tone.invert(lines)))
+    drawing = tone.grayscale(normalize(tone.invert(lines)))
     return _finish(_gaussian(drawing, 0.5), image)
 
 
-def charcoal(image: libvips.Image, *, sigma: float) -> libvips.Image:
+def charcoal(
+    image: libvips.Image, *, sigma: float, normalize: Normalize = tone.normalize
+) -> libvips.Image:
     """A charcoal drawing: broad dark strokes on white, as `b-w`. Alpha stays.
 
     As ImageMagick's `-charcoal {sigma}`: an edge is what is lighter than its surroundings of
@@ -110,7 +116,7 @@ def charcoal(image: libvips.Image, *, sigma: float) -> libvips.Image:
     """
     radius = max(1, math.ceil(sigma))
     lines = _convolve(_edges(_on_black(image), radius), 1.0, radius=min(radius, 3))
-    drawing = tone.invert(tone.grayscale(tone.normalize(lines.copy_memory())))
+    drawing = tone.invert(tone.grayscale(normalize(lines.copy_memory())))
     return _finish(drawing, image)
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transforms import libvips
 from transforms.aim import Aimed, fit_bytes, reach_target
+from transforms.bareness import is_bare
 from transforms.canvas import lay_on
 from transforms.errors import InvalidOption
 from transforms.formats import FORMATS, Format
 from transforms.gainmap import find_gain_map
 from transforms.load import LOADERS
+from transforms.previews import drop_previews
 from transforms.shapes import Turn
 from transforms.values import WHITE, AutoQuality, Colour
 
@@ -29,16 +31,6 @@ _LARGE: Final = 1_000_000
 """Pixels from which a JPEG's own Huffman tables cost more time than all else of its encoding."""
 _DENSE: Final = 0.7
 """Bits for a pixel from which they save a photograph 1 to 3 %; with fewer bits they save more."""
-_TELLING: Final = ("xmp-data", "iptc-data", "jpeg-thumbnail-data")
-_COMMENTS: Final = ("png-comment", "gif-comment")
-_RIGHTS_TAGS: Final = {"Artist", "Copyright"}
-_LAYOUT_TAGS: Final = {
-    *("XResolution", "YResolution", "ResolutionUnit", "Orientation"),
-    *("YCbCrPositioning", "ExifVersion", "ComponentsConfiguration", "FlashpixVersion"),
-    *("ColorSpace", "PixelXDimension", "PixelYDimension", "BitsPerSample", "ImageWidth"),
-    *("ImageLength", "SamplesPerPixel", "Compression", "PlanarConfiguration"),
-}
-"""EXIF tags that say how pixels lie, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,29 +154,24 @@ def _is_answer(work: Work, wanted: Format, original: bytes) -> bool:
     )
     plain = header.orientation == 1 and header.interpretation in ("srgb", "b-w")
     still_or_whole = header.pages in (1, work.frames)
-    filled = header.alpha and transform.background is not None
+    filled = header.alpha and (transform.background is not None or transform.framed)
     return (
         header.format.name in (wanted.name, *universal)
         and unchanged
         and plain
         and still_or_whole
         and not filled
-        and _keeps_what_may_stay(original, transform)
+        and _keeps_what_may_stay(original, header.format.name, transform)
     )
 
 
-def _keeps_what_may_stay(original: bytes, transform: Transform) -> bool:
+def _keeps_what_may_stay(original: bytes, format_name: str, transform: Transform) -> bool:
     """Whether there is nothing beside the pixels that a result would be without."""
     if transform.hdr == "drop" and find_gain_map(original) is not None:
         return False
     if transform.meta == "keep":
         return True
-    image = libvips.Image.new_from_buffer(original, "")
-    fields = image.get_fields()
-    if any(name in _TELLING or name.startswith(_COMMENTS) for name in fields):
-        return False
-    tags = {name.rpartition("-")[2] for name in fields if name.startswith("exif-ifd")}
-    return tags <= (_LAYOUT_TAGS if transform.meta == "none" else _LAYOUT_TAGS | _RIGHTS_TAGS)
+    return is_bare(original, format_name, rights=transform.meta != "none")
 
 
 def _shows_through(image: libvips.Image) -> bool:
@@ -199,7 +186,7 @@ def _choose_metadata(image: libvips.Image, meta: str) -> tuple[libvips.Image, st
     if meta == "none":
         return image, "none"
     if meta == "keep":
-        return image, "all"
+        return drop_previews(image), "all"
     rights = {name: image.get(name) for name in _RIGHTS if image.get_typeof(name)}
     if not rights:
         return image, "none"
@@ -289,6 +276,7 @@ def _save_avif(image: libvips.Image, transform: Transform, keep: str, *, quality
 
 def _save_gif(image: libvips.Image, transform: Transform, keep: str, *, quality: int) -> Any:
     del quality
+    # Unlike WebP's encoder, which always makes one frame of equal ones and adds up their times.
     # Frames are kept as they are counted, even where one is like the other.
     return image.gifsave_buffer(
         effort=max(1, transform.effort), keep=keep, keep_duplicate_frames=True

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from transforms import effects, libvips
+from transforms.composite import composite
 from transforms.shapes import Size
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _shadow(image: libvips.Image, work: Work) -> libvips.Image:
     under = ink.bandjoin((cast * (colour.alpha / 255)).rint().cast("uchar"))
     under = under.copy(interpretation="srgb")
     over = image.embed(room.left, room.top, *_sides(whole))
-    return under.composite2(over, "over").cast("uchar")
+    return composite(under, over)
 
 
 def _sides(size: Size) -> tuple[int, int]:

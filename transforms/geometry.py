@@ -131,6 +131,11 @@ def plan(
     )
 
 
+def scale_size(size: Size, scale: Fraction) -> Size:
+    """A size times a scale, in whole pixels."""
+    return Size(_side(size.width * scale), _side(size.height * scale))
+
+
 @dataclass(frozen=True, slots=True)
 class _Composition:
     scaled: Size

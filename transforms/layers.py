@@ -180,10 +180,15 @@ class ShareKind:
 
     @property
     def expects(self) -> str:
-        return self.share.expects
+        return f"{self.share.expects}, or 0 for its own size"
 
     def read(self, text: str) -> Decimal:
-        return _ZERO if text == "0" else self.share.read(text)
+        if text == "0":
+            return _ZERO
+        try:
+            return self.share.read(text)
+        except BadValue:
+            raise refuse(self, text) from None
 
     def show(self, value: Decimal) -> str:
         return self.share.show(value)
@@ -396,7 +401,7 @@ TEXTS: Final = LayersKind(
         LayerPart("background", ColourKind(), ("bg", "background")),
         LayerPart("padding", Integer(0, 500), ("padding",)),
         LayerPart("outline", ColourKind(), ("outline",)),
-        LayerPart("outline_width", Integer(1, 4), ("outline-width",)),
+        LayerPart("outline_width", Integer(1, 4), ("outline-width", "outline_width")),
         *_PLACE,
         LayerPart("opacity", _OPACITY, ("opacity",)),
     ),

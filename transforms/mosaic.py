@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from transforms import libvips
+from transforms.canvas import lay_on
+from transforms.geometry import scale_size
 from transforms.shapes import Box, Size
 from transforms.transform import Transform
 from transforms.values import WHITE, Colour
@@ -48,27 +51,25 @@ def plan_mosaic(pieces: Sequence[Size], transform: Transform) -> Mosaic:
 def join(
     pieces: Sequence[libvips.Image], boxes: Sequence[Box], size: Size, colour: Colour | None
 ) -> libvips.Image:
-    """The joined picture, in memory. Each piece has the size of its box, and is grey or sRGB."""
+    """The joined picture, in memory. Each piece has the size of its box, and is grey or sRGB.
+
+    What is transparent is laid on the colour, as on any canvas: white where there is none.
+    """
     colour = colour or WHITE
-    alpha = not colour.opaque or any(piece.hasalpha() for piece in pieces)
+    alpha = not colour.opaque
     ink = [colour.red, colour.green, colour.blue, *([colour.alpha] if alpha else [])]
     picture = libvips.Image.black(size.width, size.height, bands=len(ink)) + ink
     picture = picture.cast("uchar").copy(interpretation="srgb")
     for piece, box in zip(pieces, boxes, strict=True):
-        image = piece.colourspace("srgb")
-        if alpha and not image.hasalpha():
-            image = image.addalpha()
+        image = lay_on(piece.colourspace("srgb"), colour)
         picture = picture.insert(image.cast("uchar"), box.left, box.top)
     return picture.copy_memory()
 
 
 def _fit(piece: Size, cell: Size) -> Size:
     """The largest size within a cell, never larger than the piece."""
-    scale = min(1.0, cell.width / piece.width, cell.height / piece.height)
-    return Size(
-        max(1, min(cell.width, round(piece.width * scale))),
-        max(1, min(cell.height, round(piece.height * scale))),
-    )
+    scale = min(Fraction(1), Fraction(cell.width, piece.width), Fraction(cell.height, piece.height))
+    return scale_size(piece, scale)
 
 
 def _sides(size: Size) -> tuple[int, int]:

@@ -485,7 +485,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
         example="Hello world,size=40,color=fff,gravity=south,y=20,outline=000",
         help="Words over the picture, as they stand, each with parts name=value: font, weight, "
         "italic, size, color, align, width (where lines are wrapped), bg and padding of a box "
-        "behind, outline and outline_width, gravity (default center), x, y, opacity.",
+        "behind, outline and outline-width, gravity (default center), x, y, opacity.",
+    ),
+    Option(
+        name="layer-dpr",
+        kind=Number(Decimal("0.01"), Decimal(100)),
+        default=Decimal(1),
+        step="overlay",
+        example="2",
+        help="Multiplies what is given in pixels within watermarks and texts. dpr does so too.",
     ),
     Option(
         name="merge",
@@ -493,7 +501,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         step="mosaic",
         example="samples/portrait-rotated.jpg|samples/emblem.png",
         help="Ids of more originals in the store: all are joined to one picture, in rows and "
-        "columns from the top left, before anything else is done to it.",
+        "columns from the top left, before anything else is done to it. Between and under them is "
+        "the background, which is white where none is asked for.",
     ),
     Option(
         name="across",
@@ -540,7 +549,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         step="load",
         example="1",
         help="How many frames of an animation to keep; 1 makes it stand still. Without it all, "
-        "where the result is GIF or WebP.",
+        "where the result is GIF or WebP. Of equal frames in a row WebP keeps one, for as long as "
+        "all of them.",
     ),
     Option(
         name="fm",

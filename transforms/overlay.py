@@ -15,11 +15,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from transforms import libvips
+from transforms.composite import composite
 from transforms.layers import Length, Text, Watermark
 from transforms.shapes import Box, Size
 from transforms.values import TRANSPARENT, Colour, Gravity
 
 if TYPE_CHECKING:
+    from transforms.bitmap import Bitmap
     from transforms.pipeline import Work
 
 MOST_RASTER: Final = 4096
@@ -43,7 +45,8 @@ _MIRRORED: Final = {"left": "high", "center": "centre", "right": "low"}
 
 def overlay(image: libvips.Image, work: Work) -> libvips.Image:
     """Lay the transform's watermarks and texts over the picture, its canvas and its padding."""
-    scale = Decimal(work.plan.scale.numerator) / Decimal(work.plan.scale.denominator)
+    shrunk = work.plan.scale
+    scale = work.transform.layer_dpr * shrunk.numerator / shrunk.denominator
     for layer in work.transform.layers:
         if isinstance(layer, Watermark):
             image = lay_watermark(image, work.marks[layer.original], layer, scale=scale)
@@ -53,17 +56,17 @@ def overlay(image: libvips.Image, work: Work) -> libvips.Image:
 
 
 def lay_watermark(
-    image: libvips.Image, bitmap: libvips.Image, watermark: Watermark, *, scale: Decimal
+    image: libvips.Image, bitmap: Bitmap, watermark: Watermark, *, scale: Decimal
 ) -> libvips.Image:
     """Lay a bitmap over a picture: 8-bit sRGB of the same size, with alpha where it had alpha.
 
-    `bitmap` is in memory, 8-bit sRGB with alpha. `scale` multiplies lengths in pixels. A picture
-    that is still to be computed is computed into memory first.
+    `scale` multiplies lengths in pixels, the bitmap's own size among them. A picture that is still
+    to be computed is computed into memory first.
     """
     image = _settle(image)
     canvas = _size(image)
-    size = fit(canvas, _size(bitmap), watermark.scale, scale)
-    mark = _fade(_resize(_bare(bitmap), size), watermark.opacity)
+    size = fit(canvas, bitmap.size, watermark.scale, scale)
+    mark = _fade(_resize(_bare(bitmap.image), size), watermark.opacity)
     left, top = place(canvas, size, watermark.gravity, x=watermark.x, y=watermark.y, scale=scale)
     if not watermark.tile:
         return _lay(image, mark, left, top, watermark.blend)
@@ -192,16 +195,11 @@ def _blend(below: libvips.Image, above: libvips.Image, blend: str) -> libvips.Im
     colours, alpha = above.extract_band(0, n=3), above[3]
     if blend == "over" and not below.hasalpha():
         return alpha.ifthenelse(colours, below, blend=True)
-    both = _composite(below, above, blend)
+    both = composite(below, above, blend)
     if not below.hasalpha():
         both = both.extract_band(0, n=3)
     # Premultiplied and back, colours that are nearly transparent would not be what they were.
     return (alpha == 0).ifthenelse(below, both)
-
-
-def _composite(below: libvips.Image, above: libvips.Image, blend: str) -> libvips.Image:
-    # Between 8-bit images libvips cuts fractions off, which darkens what lies below by a step.
-    return below.cast("float").composite2(above, blend).rint().cast("uchar")
 
 
 def _draw(text: Text, canvas: Size, scale: Decimal) -> libvips.Image | None:
@@ -287,7 +285,7 @@ def _outline(mark: libvips.Image, colour: Colour, width: int) -> libvips.Image:
     grown = Size(mark.width + 2 * width, mark.height + 2 * width)
     mark = mark.embed(width, width, grown.width, grown.height)
     under = _flood(grown, colour).bandjoin(_grow(mark[3], width))
-    return _composite(_see_through(under, colour), mark, "over")
+    return composite(_see_through(under, colour), mark, "over")
 
 
 def _grow(shape: libvips.Image, radius: int) -> libvips.Image:
@@ -325,4 +323,4 @@ def _box(mark: libvips.Image, colour: Colour, padding: int) -> libvips.Image:
     """The mark on a filled rectangle that is `padding` pixels wider on every side."""
     size = Size(mark.width + 2 * padding, mark.height + 2 * padding)
     under = _flood(size, colour).bandjoin(colour.alpha)
-    return _composite(under, mark.embed(padding, padding, size.width, size.height), "over")
+    return composite(under, mark.embed(padding, padding, size.width, size.height), "over")

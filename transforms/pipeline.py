@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Final
 
 from transforms import geometry, libvips
 from transforms.adjust import adjust
+from transforms.bitmap import Bitmap
 from transforms.canvas import canvas
 from transforms.colour import to_srgb
 from transforms.crop import crop, find_window, tile
+from transforms.decisions import Decisions
 from transforms.encode import choose_format, encode
 from transforms.errors import BrokenImage, Stopped, UnsupportedFormat
 from transforms.foreign_raster import drawn
@@ -37,7 +40,7 @@ from transforms.trim import find_content
 _PIECE: Final = Transform.from_query("enlarge=1&frames=1")
 """How an original is rendered that is merged with others: in the size of its place."""
 
-EPOCH: Final = "3-{}.{}.{}".format(*libvips.VERSION)
+EPOCH: Final = "4-{}.{}.{}".format(*libvips.VERSION)
 """Names this engine's results. Raise the first number when the same request gives other pixels."""
 
 
@@ -54,7 +57,7 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id: in memory, 8-bit sRGB with transparency.
+    watermarks by id. `decisions` are those of its first frame.
     """
 
     header: Header
@@ -64,7 +67,8 @@ class Work:
     frames: int = 1
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
-    marks: Mapping[str, libvips.Image] = field(default_factory=dict)
+    marks: Mapping[str, Bitmap] = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
@@ -137,7 +141,7 @@ def prepare(
     limits: Limits,
     *,
     others: Sequence[bytes] = (),
-    marks: Mapping[str, libvips.Image] | None = None,
+    marks: Mapping[str, Bitmap] | None = None,
     header: Header | None = None,
 ) -> Work:
     """Read the header, check it against the limits and plan every size. Decodes nothing.
@@ -247,15 +251,18 @@ def make_picture(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Imag
     return image
 
 
-def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> libvips.Image:
-    """As `make_picture`, but always sRGB with transparency, as watermarks are kept."""
-    return _with_bands(make_picture(data, works, stop), 4).copy_memory()
+def make_bitmap(data: bytes, works: Sequence[Work], stop: Stop) -> Bitmap:
+    """A watermark as it is kept, of the one work with `AS_BITMAP`. Raises as `run` does."""
+    image = _with_bands(make_picture(data, works, stop), 4).copy_memory()
+    return Bitmap(image=image, size=upright(works[0].header))
 
 
 def _opened_alike(work: Work) -> tuple[object, ...]:
     """Equal for works that can be made of an original that is opened once."""
     transform = work.transform
-    merged = (work.mosaic, transform.background) if work.mosaic else ()
+    # Which others they are tells their bytes: the ids are the caller's, and mean nothing here.
+    others = tuple(piece.data for piece in work.pieces[1:])
+    merged = (work.mosaic, transform.background, others) if work.mosaic else ()
     return (transform.page or 0, work.frames, *merged)
 
 
@@ -294,8 +301,8 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
     mosaic, background = first.mosaic, first.transform.background
     assert mosaic is not None  # noqa: S101 - the caller has looked
     whole = mosaic.size
-    scale = min(1.0, max(scale_of(work.plan) for work in works))
-    size = Size(max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
+    scale = min(Fraction(1), max(_exact_scale_of(work.plan) for work in works))
+    size = geometry.scale_size(whole, scale)
     boxes = [map_region(box, whole, size) for box in mosaic.boxes]
     pictures = []
     for piece, box in zip(first.pieces, boxes, strict=True):
@@ -313,6 +320,7 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
 
 def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Work]:
     """The finished pixels in memory, and the work as it turned out."""
+    work = replace(work, decisions=Decisions())
     if work.transform.trim is not None:
         work = _trim(opened, work)
     pictures = [
@@ -434,6 +442,9 @@ def scale_to_draw(works: Sequence[Work], limits: Limits) -> float:
 
 def scale_of(plan: geometry.Plan) -> float:
     """By how much the region is resized, the larger of across and down."""
-    return max(
-        plan.stored_scaled.width / plan.region.width, plan.stored_scaled.height / plan.region.height
-    )
+    return float(_exact_scale_of(plan))
+
+
+def _exact_scale_of(plan: geometry.Plan) -> Fraction:
+    scaled, region = plan.stored_scaled, plan.region
+    return max(Fraction(scaled.width, region.width), Fraction(scaled.height, region.height))

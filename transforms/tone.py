@@ -59,15 +59,23 @@ def normalize(image: libvips.Image) -> libvips.Image:
     to all channels alike, so that colours keep their hue. Pixels count by their alpha. A picture
     of one shade stays as it is. The pixels are read twice: the image must be in memory.
     """
-    grey = grayscale(image)
-    counts = _histogram(grey)
+    return stretch(image, find_range(image))
+
+
+def find_range(image: libvips.Image) -> tuple[int, int]:
+    """The greys (0..255) that `normalize` makes black and white, 0 and 255 where there are none."""
+    counts = _histogram(grayscale(image))
     whole = sum(counts)
     if not whole:
-        return image
+        return 0, 255
     black = _first_beyond(counts, CLIPPED_BLACK * whole)
     white = 255 - _first_beyond(counts[::-1], CLIPPED_WHITE * whole)
-    if black >= white:
-        return image
+    return (black, white) if black < white else (0, 255)
+
+
+def stretch(image: libvips.Image, shades: tuple[int, int]) -> libvips.Image:
+    """Stretch the scale between two greys (0..255), as `normalize` does with those it has found."""
+    black, white = shades
     return level(image, black=black / 2.55, white=white / 2.55, gamma=1)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from transforms.compounds import Either, QualityKind
 from transforms.errors import InvalidOption
@@ -48,6 +48,8 @@ from transforms.values import (
 )
 
 _ONE: Final = Decimal(1)
+_READABLE: Final = ",:|/()"
+"""What stands for itself in a value of the canonical text, beside letters, digits and `_.-~`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ class Transform:
     opacity: Decimal
     watermark: tuple[Watermark, ...] | None
     text: tuple[Text, ...] | None
+    layer_dpr: Decimal
     merge: tuple[str, ...] | None
     across: int | None
     cell: Extent | None
@@ -180,17 +183,18 @@ class Transform:
         return _normalise(cls(**values), defaults)
 
     def fold_dpr(self) -> Transform:
-        """Multiply the lengths by dpr.
+        """Multiply the lengths by dpr; those within layers are by `layer_dpr`.
 
-        Where there is neither w nor h, or there are layers with lengths of their own, the plan
-        does it.
+        Where there is neither w nor h the plan does it.
         """
-        if self.dpr == 1 or (self.w is None and self.h is None) or self.layers:
+        if self.dpr == 1 or (self.w is None and self.h is None):
             return self
         folded: dict[str, Any] = {"dpr": _ONE}
         for option in OPTIONS:
             value = getattr(self, option.field)
-            if option.is_length and value != option.default and isinstance(option.kind, Scalable):
+            within = option.name == "layer-dpr" and self.layers
+            given = option.is_length and value != option.default
+            if (within or given) and isinstance(option.kind, Scalable):
                 try:
                     folded[option.field] = option.kind.times(value, self.dpr)
                 except BadValue as error:
@@ -239,8 +243,12 @@ class Transform:
 
     @property
     def canonical(self) -> str:
-        """The one text of this value: `name=value` of all that is not default, sorted."""
-        return "&".join(f"{name}={text}" for name, text in self.items())
+        """The one text of this value: `name=value` of all that is not default, sorted.
+
+        It is a query string (WHATWG URL, 5.2), so that no text or id can pass for a parameter:
+        `from_query` reads it back as this value, where it has the defaults that this was read with.
+        """
+        return "&".join(f"{name}={quote(text, safe=_READABLE)}" for name, text in self.items())
 
     def items(self) -> list[tuple[str, str]]:
         """The names and texts of all that is not default, sorted."""
@@ -263,12 +271,16 @@ def _normalise(read: Transform, defaults: Defaults) -> Transform:
         fit = fit or defaults.fit
     elif fit != "fill":
         fit = "inside"
+    if not folded.layers:
+        folded = replace(folded, layer_dpr=_ONE)
     placed = fit in ("contain", "cover") or any((folded.extent, folded.min_w, folded.min_h))
     folded = replace(folded, fit=fit)
     background = folded.background
     if folded.framed:
-        colour = background or defaults.background or WHITE
-        background = None if colour == WHITE else colour
+        usual = defaults.background or WHITE
+        colour = background or usual
+        # White goes without saying only where it would be white that is read back.
+        background = None if colour == usual == WHITE else colour
     if folded.merge is None:
         folded = replace(folded, across=None, cell=None, gap=0)
     else:

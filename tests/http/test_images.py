@@ -48,6 +48,15 @@ def test_put_keeps_an_original_and_then_replaces_it(serve, folder):
     assert folder.names() == ["cat.jpg", "pets/dog.jpg", "ring.png"]
 
 
+def test_the_size_that_is_told_is_that_of_the_upright_picture(serve):
+    held = draw.jpeg(orientation=6)
+    for answer in (
+        serve().client.put("/images/held.jpg", content=held),
+        serve().client.post("/images", content=held),
+    ):
+        assert (answer.json()["width"], answer.json()["height"]) == (400, 200)
+
+
 @pytest.mark.parametrize("key", ["with space.jpg", "日本/a+b%.jpg", "what?#.jpg"])
 def test_the_addresses_that_put_gives_lead_back_to_the_picture(serve, key):
     served = serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from app.offline import Bench
+from app.settings import Settings
 from tests.http import originals as draw
 from tests.http.originals import BLUE, GREEN, RED, looks_like
 from tests.transforms import pictures
@@ -202,6 +205,56 @@ def test_a_watermark_of_any_format_is_laid_on(serve, samples):
         changed = (image - plain).abs()
         assert changed.max() > 40, name
         assert changed.crop(0, 0, 200, 30).max() == 0, name
+
+
+DOT = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24">'
+    b'<rect width="12" height="24" fill="#000"/>'
+    b'<rect x="12" width="12" height="24" fill="#c00"/></svg>'
+)
+
+
+@pytest.fixture
+def marked(samples, serve):
+    """Lays a watermark on a white picture, by the service and by the command line's bench."""
+
+    def lay(picture, name, mark, parts):
+        samples.put("white.png", picture)
+        samples.put(name, mark)
+        query = f"fm=png&watermark={name},gravity=center{parts}"
+        answer = serve(results="off").get(f"/thumb/white.png?{query}")
+        assert answer.status_code == 200
+        files = {"white.png": picture, name: mark}
+        (local,) = asyncio.run(_on_the_bench(files, Transform.from_query(query)))
+        return draw.opened(answer.content), draw.opened(local.data)
+
+    return lay
+
+
+async def _on_the_bench(files, transform):
+    bench = Bench(Settings(_env_file=None), files.__getitem__)
+    try:
+        return await bench.run("white.png", [transform])
+    finally:
+        await bench.close()
+
+
+def test_a_watermark_has_its_own_size_though_it_is_a_drawing_or_very_large(marked):
+    white = pictures.saved(pictures.flat(255, 255, 255, width=600, height=300), "png")
+    for image in marked(white, "dot.svg", DOT, ""):
+        assert image.find_trim() == [288, 138, 24, 24]
+    wide = pictures.saved(pictures.flat(255, 255, 255, width=3000, height=40), "png")
+    line = pictures.saved(pictures.flat(9, 9, 9, width=2900, height=20), "png")
+    for image in marked(wide, "line.png", line, ""):
+        assert image.find_trim() == [50, 10, 2900, 20]
+
+
+def test_a_drawing_that_is_laid_larger_than_it_is_stays_sharp(marked):
+    white = pictures.saved(pictures.flat(255, 255, 255, width=600, height=300), "png")
+    for image in marked(white, "dot.svg", DOT, ",scale=1"):
+        assert image.find_trim() == [150, 0, 300, 300]
+        for x, ink in ((297, (0, 0, 0)), (303, (204, 0, 0))):
+            assert all(abs(a - b) <= 4 for a, b in zip(image(x, 150)[:3], ink, strict=True))
 
 
 # Documents.

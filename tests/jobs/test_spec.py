@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -373,3 +374,21 @@ def test_ids_ascend_and_are_told_from_other_texts():
     assert ids == sorted(set(ids))
     assert all(map(is_id, ids))
     assert not any(map(is_id, ["", "x", ids[0].upper(), ids[0] + "0", "../" + ids[0][3:]]))
+
+
+@pytest.mark.parametrize("name", ["text", "watermark", "merge"])
+def test_what_is_kept_of_a_job_is_what_was_asked_for(name):
+    value = "1+1 = 2 & more&tint=red#50%;"
+    for asked in ({name: value}, urlencode({name: value})):
+        (output,) = outputs_of({"transform": asked})
+        wanted = Transform.from_mapping({name: value}).with_output("auto")
+        assert settled(output, SETTINGS) == wanted
+
+
+@pytest.mark.parametrize("background", ["white", "black", "none", None])
+def test_a_job_keeps_the_background_whatever_the_service_has_chosen(background):
+    settings = Settings(_env_file=None, default_background="black")
+    asked = {"w": 9, "h": 9, "fm": "jpeg", "bg": background}
+    _, (output,) = read(settings=settings, source="b.jpg", outputs=[{"transform": asked}])
+    wanted = Transform.from_mapping(asked, defaults=settings.defaults)
+    assert settled(output, settings) == wanted.with_output("jpeg", defaults=settings.defaults)

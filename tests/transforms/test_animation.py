@@ -17,9 +17,11 @@ from tests.transforms.pictures import (
     saved,
 )
 from transforms import pipeline
+from transforms.bitmap import Bitmap
 from transforms.errors import InvalidOption, SourceTooLarge
 from transforms.libvips import Image, MetadataType
 from transforms.limits import Limits
+from transforms.shapes import Size
 from transforms.transform import Transform
 
 BANANA, LOOPS, SQUARES = "dancing-banana.gif", "animated-loop-3.gif", "rotating-squares.gif"
@@ -166,7 +168,6 @@ def test_page_and_frames_choose(query, colours):
         "round=8",
         "border=2,lime&round=full",
         "shadow=3,3,4,00f",
-        "background=auto&w=30&h=30",
         "background=blur&w=30&h=30",
         "opacity=0.5",
         "tile=2x2,1,0",
@@ -192,7 +193,8 @@ def test_each_frame_is_what_a_still_of_it_would_be(query):
 def test_a_watermark_is_on_every_frame():
     query = "watermark=m,gravity=northwest&fm=webp&lossless=1"
     transform = Transform.from_query(query)
-    mark = flat(9, 200, 9, 255, width=8, height=8).copy_memory()
+    image = flat(9, 200, 9, 255, width=8, height=8).copy_memory()
+    mark = Bitmap(image=image, size=Size(8, 8))
     work = pipeline.prepare(THREE, transform, Limits(), marks={"m": mark})
     frames = frames_of(pipeline.run(THREE, work).data)
     assert [frame(4, 4) for frame in frames] == [[9, 200, 9, 255]] * 3
@@ -207,6 +209,40 @@ def test_what_catches_the_eye_in_the_first_frame_decides_for_all():
     first, second, third = frames_of(render(data, query, fm="webp").data)
     assert first[:3].deviate() > 30
     assert (second - third).abs().max() <= 1  # what is on the right is out of sight
+
+
+FADE = pages([quadrants(40, 30).linear(by, 90).cast("uchar") for by in (0.2, 0.1, 0.05)], "webp")
+
+
+@pytest.mark.parametrize("look", ["normalize", "sketch", "charcoal=1"])
+def test_contrast_is_stretched_as_the_first_frame_needs_it(look):
+    def spread(picture):
+        grey = picture[:3].colourspace("b-w")
+        return grey.max() - grey.min()
+
+    first, second, third = (
+        spread(frame) for frame in frames_of(render(FADE, f"{look}&lossless=1", fm="webp").data)
+    )
+    assert first > 150
+    assert first * 0.35 < second < first * 0.75
+    assert third < second * 0.75
+
+
+def test_the_background_is_that_of_the_first_frame():
+    data = pages([flat(*ink, width=40, height=20) for ink in (RED, GREEN)], "webp")
+    query = "w=40&h=40&background=auto&lossless=1"
+    for frame in frames_of(render(data, query, fm="webp").data):
+        assert near(frame(2, 2)[:3], RED, 4)
+
+
+def test_equal_frames_in_a_row_may_become_one_but_are_seen_as_long():
+    images = [flat(*ink, width=40, height=30) for ink in (RED, RED, RED, GREEN, GREEN, BLUE)]
+    tall = Image.arrayjoin(images, across=1).copy()
+    tall.set_type(MetadataType.INTEGER, "page-height", 30)
+    tall.set_type(MetadataType.INTEGERS, "delay", [50, 60, 70, 80, 90, 100])
+    data = saved(tall, "gif", keep_duplicate_frames=True)
+    assert timing_of(render(data, fm="gif").data)[0] == [50, 60, 70, 80, 90, 100]
+    assert timing_of(render(data, fm="webp").data)[0] == [180, 170, 100]
 
 
 def test_tiles_of_all_frames_make_the_whole():

@@ -18,6 +18,7 @@ from tests.transforms.pictures import (
     saved,
     seen,
 )
+from transforms.libvips import Image
 
 WHITE = [255, 255, 255]
 
@@ -141,3 +142,14 @@ def test_a_transparent_picture_lies_on_its_own_backdrop():
     assert (size_of(image), image.bands) == ((60, 40), 3)
     assert near(image(25, 20), RED, 6)
     assert image(1, 1)[1] > 200  # white shines through, tinted by the logo
+
+
+def test_what_is_laid_on_a_background_is_rounded_and_not_darkened():
+    picture = photo(120, 90)
+    alpha = (Image.xyz(120, 90)[0] * 2 + 8).cast("uchar")
+    clear = picture.bandjoin(alpha).copy(interpretation="srgb").copy_memory()
+    image = seen(saved(clear, "png"), "background=ff00007f")
+    share, under = clear[3] / 255, 127 / 255
+    rest = (share * -1 + 1) * under
+    expected = (clear[:3] * share + rest * [255, 0, 0]) / (share + rest)
+    assert abs((image[:3] - expected).avg()) < 0.15

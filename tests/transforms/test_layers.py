@@ -117,8 +117,8 @@ def test_a_text_is_shown_in_one_way(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,scale=7", "scale must be 0.01 to 1, got 7"),
-        ("a,scale=0.001", "scale must be 0.01 to 1, got '0.001'"),
+        ("a,scale=7", "scale must be 0.01 to 1, or 0 for its own size, got 7"),
+        ("a,scale=0.001", "scale must be 0.01 to 1, or 0 for its own size, got '0.001'"),
         ("a,opacity=1.1", "opacity must be 0 to 1, got '1.1'"),
         ("a,x=9000", "x must be -8192 to 8192 pixels, or"),
         ("a,y=1.0", "y must be -8192 to 8192 pixels, or with a decimal point a fraction -0.999999"),
@@ -279,3 +279,7 @@ def test_any_text_is_read_or_refused(kind: LayersKind, text: str) -> None:
     except BadValue:
         return
     assert kind.read(kind.show(layers)) == layers
+
+
+def test_the_width_of_an_outline_is_spelt_either_way():
+    assert TEXTS.read("a,outline_width=3") == TEXTS.read("a,outline-width=3")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from tests.transforms import pictures
@@ -17,7 +19,7 @@ from tests.transforms.pictures import (
     with_metadata,
 )
 from transforms.inspect import look
-from transforms.libvips import Image
+from transforms.libvips import Image, MetadataType
 
 SOURCES = ("jpeg", "png", "webp", "avif", "tiff")
 WITH_EXIF = ("jpeg", "png", "webp", "avif")
@@ -122,6 +124,35 @@ def test_meta_keep_keeps_places_and_xmp(originals: dict[str, bytes], source: str
     assert text(image, "exif-ifd3-GPSLatitudeRef") == "N"
     assert b"SECRET-XMP" in image.get("xmp-data")
     assert text(image, "exif-ifd0-Artist") == ARTIST
+
+
+@every_source
+@every_format
+@pytest.mark.parametrize("query", ["w=40", "crop=0,0,20,20", "blur=9"])
+def test_no_preview_of_the_whole_picture_is_kept(
+    originals: dict[str, bytes], source: str, fm: str, query: str
+) -> None:
+    data = render(originals[source], f"{query}&meta=keep", fm=fm).data
+    assert b"SECRET-THUMBNAIL" not in data
+    assert not opened(data).get_typeof("jpeg-thumbnail-data")
+
+
+def test_neither_xmp_nor_photoshop_keeps_a_preview() -> None:
+    def resource(number: int, payload: bytes) -> bytes:
+        head = b"8BIM" + struct.pack(">HHI", number, 0, len(payload))
+        return head + payload + b"\0" * (len(payload) % 2)
+
+    image = quadrants().copy()
+    thumbnails = b"<xmp:Thumbnails><a xmpGImg:image='SECRET-XMP'/></xmp:Thumbnails>"
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>kept</a>' + thumbnails + b"</x:xmpmeta>"
+    image.set_type(MetadataType.BYTES, "xmp-data", packet)
+    block = resource(1036, b"SECRET-PREVIEW") + resource(1028, b"\x1c\2\x78\0\4kept")
+    image.set_type(MetadataType.BYTES, "iptc-data", b"Photoshop 3.0\0" + block)
+    original = saved(image, "jpeg")
+    assert original.count(b"SECRET") == 2
+    data = render(original, "crop=0,0,20,20&meta=keep", fm="jpeg").data
+    assert b"SECRET" not in data
+    assert data.count(b"kept") == 2
 
 
 def test_meta_keep_keeps_the_caption_of_a_jpeg(originals: dict[str, bytes]) -> None:

@@ -94,10 +94,15 @@ def test_cells_hold_pieces_in_their_middle():
     assert only(image.crop(0, 28, 20, 7), RED)
 
 
-def test_one_transparent_piece_makes_all_of_it_transparent():
-    clear = saved(flat(*YELLOW, 100, width=10, height=10), "png")
-    image = merged([clear, WIDE], "across=2")
-    assert image.bands == 4
+def test_what_is_transparent_is_laid_on_the_background_which_is_white_by_default():
+    clear = saved(flat(*YELLOW, 0, width=10, height=20), "png")
+    half = saved(flat(*YELLOW, 100, width=10, height=10), "png")
+    for query, ink in (("", WHITE), ("&background=gold", [255, 215, 0])):
+        image = merged([clear, WIDE], f"across=2{query}")
+        assert image.bands == 3
+        assert only(image.crop(0, 0, 10, 20), ink)
+        assert only(image.crop(10, 10, 30, 10), ink)
+    image = merged([half, WIDE], "across=2&background=none")
     assert image(5, 5) == [*YELLOW, 100]
     assert image(20, 5) == [*RED, 255]
     room = merged([WIDE, TALL], "across=2&background=none")
@@ -145,6 +150,22 @@ def test_a_smaller_result_is_made_of_smaller_pieces():
     assert size_of(small) == (240, 80)
     expected = whole.thumbnail_image(240, height=80, size="force")
     assert (small - expected).abs().avg() < 4
+
+
+def test_several_results_made_together_each_have_their_own_pieces():
+    first, *others = (saved(flat(*ink), "png") for ink in (RED, GREEN, BLUE))
+    works = []
+    for at, other in enumerate(others):
+        transform = Transform.from_query(f"merge=x{at}&across=2").with_output("png")
+        works.append(pipeline.prepare(first, transform, Limits(), others=[other]))
+    for made, ink in zip(pipeline.run_all(first, works), (GREEN, BLUE), strict=True):
+        assert only(opened(made.data).crop(24, 0, 24, 16), ink)
+
+
+def test_halves_of_pixels_are_rounded_up_as_everywhere():
+    transform = Transform.from_query("merge=x&cell=20x20&across=2")
+    mosaic = plan_mosaic([Size(40, 5), Size(40, 9)], transform)  # 20x2.5 and 20x4.5
+    assert [box.size for box in mosaic.boxes] == [Size(20, 3), Size(20, 5)]
 
 
 def test_only_the_first_frame_of_an_animation_is_merged():

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import SHARED
 from tests.transforms.pictures import flat, noise, numbered, photo, saved, with_metadata
+from transforms.bitmap import Bitmap
 from transforms.layers import BLENDS, TEXTS, WATERMARKS, Length, Text, Watermark
 from transforms.libvips import Image
 from transforms.overlay import fit, lay_text, lay_watermark, place
@@ -55,9 +56,14 @@ def with_alpha(image: Image) -> Image:
     return image.bandjoin(alpha).copy_memory()
 
 
+def kept(image: Image) -> Bitmap:
+    """A mark as it is kept, in its own size."""
+    return Bitmap(image=image, size=Size(image.width, image.height))
+
+
 def marked(image: Image, bitmap: Image, parts: str = "", *, scale: Decimal = ONE) -> Image:
     (watermark,) = WATERMARKS.read(f"id,{parts}" if parts else "id")
-    return lay_watermark(image, bitmap, watermark, scale=scale).copy_memory()
+    return lay_watermark(image, kept(bitmap), watermark, scale=scale).copy_memory()
 
 
 def written(image: Image, text: str, *, scale: Decimal = ONE) -> Image:
@@ -381,7 +387,7 @@ def test_a_picture_may_be_one_that_is_still_to_be_decoded(fm: str) -> None:
     for image in (lazy, ready):
         for gravity in ("south", "north", "center", "west"):
             (mark,) = WATERMARKS.read(f"id,scale=0.9,opacity=0.5,gravity={gravity}")
-            image = lay_watermark(image, logo(60, 40), mark, scale=ONE)  # noqa: PLW2901 - a chain
+            image = lay_watermark(image, kept(logo(60, 40)), mark, scale=ONE)  # noqa: PLW2901 - a chain
         image = lay_text(image, Text("Hello"), scale=ONE)  # noqa: PLW2901 - the same
         results.append(image.copy_memory())
     assert changed(*results) is None
@@ -409,7 +415,7 @@ def test_any_mark_can_be_laid_on_any_picture(
     canvas: Size, mark: Size, watermark: Watermark, scale: Decimal, *, alpha: bool
 ) -> None:
     image = flat(9, 99, 199, *([70] if alpha else []), width=canvas.width, height=canvas.height)
-    result = lay_watermark(image, logo(mark.width, mark.height), watermark, scale=scale)
+    result = lay_watermark(image, kept(logo(mark.width, mark.height)), watermark, scale=scale)
     result = result.copy_memory()
     assert (result.width, result.height, result.bands) == (image.width, image.height, image.bands)
     assert result.format == "uchar"

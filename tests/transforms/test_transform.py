@@ -30,7 +30,7 @@ from transforms.layers import LayersKind, Watermark
 from transforms.options import BY_NAME, MAX_SIDE, OPTIONS, Option
 from transforms.shapes import Size
 from transforms.transform import Defaults, Transform
-from transforms.values import COMPASS, Colour, Sides
+from transforms.values import COMPASS, WHITE, Colour, Sides
 
 read = Transform.from_query
 
@@ -106,15 +106,34 @@ def texts(kind: Kind) -> st.SearchStrategy[str]:  # noqa: C901, PLR0912 - a case
         case WordsKind(alternatives, additions):
             return st.sampled_from([*alternatives, *additions, f"{additions[0]},{alternatives[1]}"])
         case IdsKind(most):
-            names = st.sampled_from(["a.jpg", "b/c d.png", r"e\|f", r"g\\h", "ü"])
+            names = st.one_of(
+                st.sampled_from(["a.jpg", "b/c d.png", r"e\|f", r"g\\h", "ü"]),
+                hostile("a&=+%#;\0\n"),
+            )
             return st.lists(names, min_size=1, max_size=most).map("|".join)
         case LayersKind(make) if make is Watermark:
-            return st.sampled_from(
-                ["a.png", "b.png,gravity=0.2:0.8,x=-3|c.png,tile,gap=4", "d,scale=.25,blend=screen"]
+            return st.one_of(
+                st.sampled_from(
+                    [
+                        "a.png",
+                        "b.png,gravity=0.2:0.8,x=-3|c.png,tile,gap=4",
+                        "d,scale=.25,blend=screen",
+                    ]
+                ),
+                hostile("a&=+%#; "),
             )
         case LayersKind():
-            return st.sampled_from([r"a\, b,size=9", "x,bg=fff,y=0.5|y,align=right", r"one\ntwo"])
+            return st.one_of(
+                st.sampled_from([r"a\, b,size=9", "x,bg=fff,y=0.5|y,align=right", r"one\ntwo"]),
+                hostile("a&=+%#; ü").map("x{}x,size=9".format),
+            )
     raise AssertionError(f"no strategy for {kind}")
+
+
+def hostile(signs: str) -> st.SearchStrategy[str]:
+    """Texts of signs that mean something in a query string, and of whole parameters."""
+    parts = st.sampled_from([*signs, "&tint=ff0000", "&w=1", "%26", "+", "&text=a"])
+    return st.lists(parts, min_size=1, max_size=6).map("".join)
 
 
 def _is_rect(text: str) -> bool:
@@ -144,6 +163,27 @@ def test_what_is_printed_reads_back_as_the_same_value(request: dict[str, str]) -
     assert again == transform
     assert hash(again) == hash(transform)
     assert again.canonical == transform.canonical
+
+
+@settings(deadline=None)
+@given(requests, requests)
+def test_what_differs_prints_differently(one: dict[str, str], other: dict[str, str]) -> None:
+    first, second = read_or_skip(one.items()), read_or_skip(other.items())
+    assert (first == second) == (first.canonical == second.canonical)
+
+
+@pytest.mark.parametrize("text", ["hi&tint=ff0000", "1+1 = 2 & more", "50%", "50%25", "a#b;c=d"])
+def test_no_text_or_id_passes_for_a_parameter(text: str) -> None:
+    for name in ("text", "watermark", "merge"):
+        transform = read([(name, text)])
+        assert transform.tint is None
+        assert read(transform.canonical) == transform
+    assert read("text=hi%26tint%3Dff0000").canonical != read("text=hi&tint=red").canonical
+
+
+def test_a_name_that_utf_8_has_not_is_refused() -> None:
+    with pytest.raises(InvalidOption, match="merge"):
+        Transform.from_mapping({"merge": "a|\ud800"})
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
@@ -181,25 +221,39 @@ def test_the_canonical_text_is_sorted_and_says_nothing_that_is_default(
 
 
 @settings(deadline=None)
-@given(requests)
-def test_a_default_that_a_service_sets_is_printed_and_so_cannot_be_confused(
-    request: dict[str, str],
+@given(requests, st.sampled_from([Colour(1, 2, 3), WHITE, Colour(0, 0, 0), Colour(0, 0, 0, 0)]))
+def test_it_reads_back_so_too_where_a_service_has_defaults(
+    request: dict[str, str], background: Colour
 ) -> None:
-    defaults = Defaults(fit="cover", background=Colour(1, 2, 3))
+    defaults = Defaults(fit="cover", background=background)
     transform = read_or_skip(request.items(), defaults=defaults)
-    assert read(transform.canonical) == transform
+    assert read(transform.canonical, defaults=defaults) == transform
+    if transform.background != WHITE:  # which a service without a background need not say
+        assert read(transform.canonical) == transform
+
+
+@pytest.mark.parametrize("query", ["w=9&h=9&bg=white", "padding=1&bg=fff", "extent=9x9&bg=white"])
+def test_white_reads_back_as_white_whatever_the_service_has_chosen(query: str) -> None:
+    for colour in (Colour(0, 0, 0), Colour(0, 0, 255)):
+        defaults = Defaults(background=colour)
+        transform = read(query, defaults=defaults)
+        assert transform.background == WHITE
+        assert read(transform.canonical, defaults=defaults) == transform
 
 
 @settings(deadline=None)
 @given(requests)
 def test_dpr_is_gone_where_a_side_is_given(request: dict[str, str]) -> None:
     request = {**request, "w": "300"}
-    for layers in ("watermark", "text"):
-        request.pop(layers, None)  # their lengths are multiplied when they are drawn
     ratio = request.pop("dpr", "2")
     transform = read_or_skip({**request, "dpr": ratio}.items())
     assert transform.dpr == 1
     assert "dpr" not in dict(transform.items())
+    bare = read_or_skip(
+        {n: text for n, text in request.items() if n not in ("watermark", "text")}.items()
+        | {"dpr": ratio}.items()
+    )
+    assert (transform.w, transform.h) == (bare.w, bare.h)
     assert transform.w == int(300 * Decimal(ratio) + Decimal("0.5"))
 
 
@@ -302,6 +356,24 @@ def test_dpr_multiplies_all_that_is_given_in_pixels_of_the_result() -> None:
     )
 
 
+def test_dpr_multiplies_within_layers_and_reads_back() -> None:
+    folded = read("w=320&dpr=1.5&text=x")
+    assert folded == read("w=480&layer-dpr=1.5&text=x") == read(folded.canonical)
+    assert folded.canonical == "fit=inside&layer-dpr=1.5&text=x&w=480"
+    assert read("w=10&dpr=2&layer-dpr=3&watermark=m") == read("w=20&layer-dpr=6&watermark=m")
+    assert read("w=10&layer-dpr=3") == read("w=10")
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(10, 400))
+def test_a_text_does_not_change_the_size_of_a_result(w: int, h: int, ratio: int) -> None:
+    query = f"w={w}&h={h}&padding=3&dpr={Decimal(ratio) / 100}"
+    stored = Size(1000, 700)
+    assert (
+        geometry.plan(stored, read(f"{query}&text=x")).result
+        == geometry.plan(stored, read(query)).result
+    )
+
+
 def test_dpr_does_not_touch_the_crop_which_is_in_pixels_of_the_original() -> None:
     assert read("w=10&crop=1,2,3,4&dpr=2") == read("w=20&crop=1,2,3,4")
 
@@ -372,5 +444,4 @@ def test_white_that_is_asked_for_stays_white_whatever_the_service_has_chosen() -
         transform = read(query, defaults=defaults)
         for fm in ("jpeg", "png", "auto"):
             settled = transform.with_output(fm, defaults=defaults)
-            assert settled.background in (Colour(255, 255, 255), None)
-            assert settled.background == transform.background
+            assert settled.background == transform.background == WHITE

@@ -411,3 +411,14 @@ def test_with_one_ladder_the_proportions_are_kept_within_a_pixel(w, h, ladder, b
     growth = Decimal(snapped.w) / w if by_width else Decimal(snapped.h) / h
     assert abs(snapped.w - max(1, w * growth)) <= Decimal("0.5000001")
     assert abs(snapped.h - max(1, h * growth)) <= Decimal("0.5000001")
+
+
+def test_a_text_does_not_get_past_the_allowed_sizes():
+    allowed = {"widths": (200, 320, 400), "heights": ()}
+    transform = Transform.from_query("w=320&dpr=1.5&text=x")
+    with pytest.raises(InvalidOption) as caught:
+        guard_size(transform, snap=False, **allowed)
+    assert caught.value.param == "w"
+    snapped = guard_size(transform, snap=True, **allowed)
+    assert snapped.w == 400
+    assert Transform.from_query(snapped.canonical) == snapped
