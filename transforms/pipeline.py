@@ -28,7 +28,7 @@ from transforms.limits import Limits
 from transforms.load import Opened, map_region, open_original, settle
 from transforms.mosaic import Mosaic, join, plan_mosaic
 from transforms.orient import orient
-from transforms.overlay import overlay
+from transforms.overlay import Mark, draw_marks, overlay
 from transforms.resize import resize
 from transforms.shapes import EXIF_TURNS, Size, Turn
 from transforms.transform import Transform
@@ -54,7 +54,8 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id: in memory, 8-bit sRGB with transparency.
+    watermarks by id: in memory, 8-bit sRGB with transparency. `drawn` is what is laid over every
+    frame, once it has been drawn.
     """
 
     header: Header
@@ -65,6 +66,7 @@ class Work:
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
     marks: Mapping[str, libvips.Image] = field(default_factory=dict)
+    drawn: tuple[Mark, ...] = ()
 
 
 Step = Callable[[libvips.Image, Work], libvips.Image]
@@ -323,7 +325,8 @@ def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Wor
         pictures[0] = settle(pictures[0], work.header)
         window = find_window(pictures[0], work)
         work = replace(work, plan=replace(work.plan, window=window))
-    finished = [_finish(picture, work, stop) for picture in pictures]
+    laid = replace(work, drawn=draw_marks(work)) if work.transform.layers else work
+    finished = [_finish(picture, laid, stop) for picture in pictures]
     if len(finished) == 1:
         return finished[0], work
     return _join_frames([tile(one, work) for one in finished], opened.image, work), work
