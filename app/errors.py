@@ -257,7 +257,7 @@ class _Public:
     max_age: int = 0
 
 
-_OF_TRANSFORMS: Final[Mapping[type[transform_errors.TransformError], _Public]] = {
+OF_TRANSFORMS: Final[Mapping[type[transform_errors.TransformError], _Public]] = {
     transform_errors.InvalidOption: _Public(400, "A parameter is invalid"),
     transform_errors.UnsupportedFormat: _Public(415, "The original's format is unsupported", 60),
     transform_errors.BrokenImage: _Public(422, "The original is broken"),
@@ -279,7 +279,7 @@ def problem_of(error: Exception) -> Problem | None:
             max_age=error.max_age,
         )
     if isinstance(error, transform_errors.TransformError):
-        public = _OF_TRANSFORMS[type(error)]
+        public = OF_TRANSFORMS[type(error)]
         return Problem(
             status=public.status,
             code=error.code,

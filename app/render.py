@@ -52,7 +52,23 @@ _Flight = tuple[float | str | None, ...]
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
-_USUAL_EFFORT: Final = 2
+_COSTLY: Final = {
+    "w": "pixels alone",
+    "effort": "effort beyond the usual",
+    "q": "finding a quality",
+    "max-bytes": "finding a quality",
+    "merge": "decoding what is merged",
+}
+"""What the seconds are for that a parameter causes."""
+_CHEAPER: Final = {
+    "w": "a smaller picture, or another fm",
+    "effort": "less effort, or a smaller picture",
+    "q": "a quality in numbers, or a smaller picture",
+    "max-bytes": "a q in place of max-bytes, or a smaller picture",
+    "merge": "fewer or smaller originals",
+    "trim": "a smaller original, or none trimmed",
+}
+"""What is asked for to make do with fewer."""
 _MARK: Final = Transform.from_query("w=2048&h=2048&fit=inside&frames=1").with_output("png")
 """What a watermark is decoded with: larger ones are not needed, as it must fit into a result."""
 UPLOAD: Final = "upload"
@@ -343,7 +359,7 @@ class Renderer:
                 works = await asyncio.to_thread(prepare)
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
-            self._check_cost(cost, transforms[0], seconds)
+            self._check_cost(cost, seconds)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -388,14 +404,15 @@ class Renderer:
                 param="merge",
             )
 
-    def _check_cost(self, cost: Cost, transform: Transform, seconds: float) -> None:
+    def _check_cost(self, cost: Cost, seconds: float) -> None:
         """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
         if cost.seconds > seconds:
-            param = "effort" if transform.effort > _USUAL_EFFORT else "w"
+            cause = cost.cause
             raise InvalidOption(
-                param,
-                f"this would take about {cost.seconds:.0f} s, and at most {seconds:g} s "
-                f"are spent on a render: ask for less effort, a smaller picture or another fm",
+                cause,
+                f"this would take about {cost.seconds:.0f} s, of which {cost.parts[cause]:.0f} s "
+                f"are for {_COSTLY.get(cause, cause)}, and at most {seconds:g} s are spent on a "
+                f"render: ask for {_CHEAPER.get(cause, f'less {cause}, or a smaller picture')}",
             )
 
     async def _keep(self, rendered: Rendered, fm: str, lane: Lane) -> None:

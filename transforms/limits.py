@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transforms.errors import InvalidOption, SourceTooLarge
@@ -46,6 +47,25 @@ class Limits:
             )
         if not header.scalable:
             self.check_size(header.size, frames=decoded)
+
+    def check_merged(self, pieces: Sequence[Size], whole: Size) -> None:
+        """Raise SourceTooLarge where merged originals, or what they are merged to, are too many.
+
+        All of them are decoded for one result, so they have the limit of one original together.
+        """
+        pixels = sum(piece.pixels for piece in pieces)
+        if pixels > self.source_pixels:
+            raise SourceTooLarge(
+                f"merge: the originals have {pixels} pixels together; at most "
+                f"{self.source_pixels} are decoded",
+                param="merge",
+            )
+        if whole.pixels > self.source_pixels:
+            raise SourceTooLarge(
+                f"merge: the originals would make a picture of {whole.width}x{whole.height} "
+                f"pixels; at most {self.source_pixels} are made: ask for a smaller cell or gap",
+                param="merge",
+            )
 
     def check_result(self, plan: Plan, *, frames: int = 1) -> None:
         """Raise InvalidOption where the result would be larger than the limit."""

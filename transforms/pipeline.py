@@ -160,9 +160,7 @@ def prepare(
     if others:
         pieces = tuple(map(_look_at_piece, (data, *others)))
         mosaic = plan_mosaic([upright(piece.header) for piece in pieces], transform)
-        for piece in pieces:
-            limits.check_size(piece.header.size)
-        limits.check_size(mosaic.size)
+        limits.check_merged([piece.header.size for piece in pieces], mosaic.size)
         header = replace(header, size=mosaic.size, orientation=1, pages=1, interpretation="srgb")
     plan = geometry.plan(
         header.size, transform, orientation=header.orientation, scalable=header.scalable
