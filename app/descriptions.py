@@ -18,7 +18,6 @@ from transforms import describe, pipeline
 from transforms.describe import Description, Facts
 from transforms.errors import BrokenImage
 from transforms.formats import SNIFFED_BYTES, Format, sniff
-from transforms.inspect import Header
 
 JSON: Final = Format(name="json", media_type="application/json", extension="json", alpha=False)
 
@@ -71,12 +70,17 @@ class Describer:
         return await self._describing.join(asked.key, lambda: self._describe(asked, lane))
 
     async def _describe(self, asked: Asked, lane: Lane) -> Description:
-        data, facts = await self._read(asked)
-        colours = None
-        if asked.colours:
-            colours, _ = await self._renderer.run(
-                describe.see_colours, data, [describe.SMALL], lane, Timings()
-            )
+        if not asked.colours:
+            return Description(facts=await self._read(asked), colours=None)
+        data = await self._renderer.originals.fetch(asked.identity)
+        foreign = sniff(data[:SNIFFED_BYTES]).foreign
+        facts = None if foreign else await self._facts(data)
+        colours, (work,) = await self._renderer.run(
+            describe.see_colours, data, [describe.SMALL], lane, Timings()
+        )
+        # Of a foreign document the process that has drawn it has told the header, too.
+        if facts is None:
+            facts = await asyncio.to_thread(describe.facts_of, work.header, data)
         return Description(facts=facts, colours=colours)
 
     async def answer(self, asked: Asked, *, lane: Lane) -> Rendered:
@@ -96,25 +100,18 @@ class Describer:
             self._memory_tier.put(rendered)
         return rendered
 
-    async def _read(self, asked: Asked) -> tuple[bytes, Facts]:
+    async def _read(self, asked: Asked) -> Facts:
         identity, originals = asked.identity, self._renderer.originals
-        if not asked.colours:
-            start = await originals.fetch_start(identity, _START)
-            if sniff(start[:SNIFFED_BYTES]).name in _HEADERS_FIRST:
-                try:
-                    facts = await asyncio.to_thread(
-                        describe.read_facts, start, length=identity.size
-                    )
-                except BrokenImage:
-                    pass  # its header is longer than that, or it is broken: all of it will tell
-                else:
-                    return start, facts
-        data = await originals.fetch(identity)
+        start = await originals.fetch_start(identity, _START)
+        if sniff(start[:SNIFFED_BYTES]).name in _HEADERS_FIRST:
+            try:
+                return await asyncio.to_thread(describe.read_facts, start, length=identity.size)
+            except BrokenImage:
+                pass  # its header is longer than that, or it is broken: all of it will tell
+        return await self._facts(await originals.fetch(identity))
+
+    async def _facts(self, data: bytes) -> Facts:
         header = await self._renderer.look(data)
-        return data, await asyncio.to_thread(_facts, data, header)
-
-
-def _facts(data: bytes, header: Header) -> Facts:
-    if header.format.foreign:
-        return describe.facts_of(header, data)
-    return describe.read_facts(data)
+        if header.format.foreign:
+            return await asyncio.to_thread(describe.facts_of, header, data)
+        return await asyncio.to_thread(describe.read_facts, data)

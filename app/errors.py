@@ -35,7 +35,8 @@ Errors of `transforms` join by `problem_of`. A `code` is stable: clients may rel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -255,6 +256,28 @@ class _Public:
     status: int
     title: str
     max_age: int = 0
+
+
+_OF_ORIGINALS: Final = (
+    OriginalMissing,
+    OriginalTooLarge,
+    SourceRefused,
+    SourceFailed,
+    SourceTimeout,
+)
+
+
+@contextmanager
+def naming(param: str) -> Iterator[None]:
+    """Have errors about an original say which parameter had named it."""
+    try:
+        with transform_errors.naming(param):
+            yield
+    except _OF_ORIGINALS as error:
+        if error.param is None:
+            error.detail = f"{param}: {error.detail}"
+            error.param = param
+        raise
 
 
 OF_TRANSFORMS: Final[Mapping[type[transform_errors.TransformError], _Public]] = {

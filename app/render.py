@@ -31,7 +31,7 @@ from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
 from app.engine import Engine
-from app.errors import OriginalChanged, OriginalTooLarge, problem_of
+from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
 from app.flights import Flights
 from app.originals import Originals
 from app.results import StoredTier
@@ -137,7 +137,8 @@ class Renderer:
         self._metrics = metrics
         self._rendering: Flights[_Flight, tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
-        self._to_keep: dict[str, tuple[Ref, ...]] = {}
+        self._decoding: Flights[tuple[Identity, bool], Image] = Flights()
+        self._to_keep: dict[_Flight, tuple[Ref, ...]] = {}
         """Renders under way whose results may be kept: a purge takes an original's out."""
 
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
@@ -210,7 +211,7 @@ class Renderer:
     async def purge(self, ref: Ref) -> int:
         """Remove every result of an original from every tier of this replica."""
         self.originals.forget(ref)
-        self._to_keep = {key: of for key, of in self._to_keep.items() if ref not in of}
+        self._to_keep = {flight: of for flight, of in self._to_keep.items() if ref not in of}
         return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
 
     async def _key(self, identity: Identity, transform: Transform) -> Keyed:
@@ -232,9 +233,9 @@ class Renderer:
                 by_page.setdefault(keyed.transform.page or 0, {})[keyed.key] = keyed
         for missing in by_page.values():
             began = time.perf_counter()
+            flight = _flight(missing, lane, seconds)
             made, shared = await self._rendering.join(
-                _flight(missing, lane, seconds),
-                partial(self._render, list(missing.values()), lane, seconds),
+                flight, partial(self._render, list(missing.values()), lane, seconds, flight)
             )
             timings = Timings()
             timings.take(shared)
@@ -267,11 +268,11 @@ class Renderer:
         return answer
 
     async def _render(
-        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float
+        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, flight: _Flight
     ) -> tuple[list[Rendered], Timings]:
         timings = Timings()
-        for keyed in keyeds:
-            self._to_keep[keyed.key] = keyed.refs
+        # Of one original, so what takes one of these results out takes all of them.
+        self._to_keep[flight] = tuple(ref for keyed in keyeds for ref in keyed.refs)
         try:
             made = await self._render_measured(keyeds, lane, seconds, timings)
         except Exception as error:
@@ -279,11 +280,11 @@ class Renderer:
             self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
-            kept = {k.key for k in keyeds if self._to_keep.pop(k.key, None) is not None}
+            kept = self._to_keep.pop(flight, None) is not None
             for stage, taken in timings.items():
                 self._metrics.stage_seconds.labels(stage).observe(taken)
-        for keyed, rendered in zip(keyeds, made, strict=True):
-            if keyed.key in kept:
+        if kept:
+            for keyed, rendered in zip(keyeds, made, strict=True):
                 await self._keep(rendered, keyed.fm, lane)
         return made, timings
 
@@ -297,11 +298,13 @@ class Renderer:
             self._check_bytes(keyed)
         with timings.measure("fetch"):
             data = await self.originals.fetch(first.identity)
-            others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
-            marks = [await self._fetch_marks(keyed, lane) for keyed in keyeds]
+            with naming("merge"):
+                others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
+            bitmaps = await self._fetch_marks(keyeds, lane)
 
         transforms = [keyed.transform for keyed in keyeds]
         merged = [others[keyed.others] for keyed in keyeds]
+        marks = [{mark.ref.name: bitmaps[mark] for mark in keyed.marks} for keyed in keyeds]
         results, works = await self.run(
             pipeline.run_all,
             data,
@@ -425,17 +428,34 @@ class Renderer:
         if rendered.ref.kind != UPLOAD:
             self._stored_tier.put_later(rendered, fm)
 
-    async def _fetch_marks(self, keyed: Keyed, lane: Lane) -> dict[str, Image]:
-        """The bitmaps of the watermarks by id. Those not kept are decoded, each in its turn."""
-        marks = {}
-        for identity in keyed.marks:
-            bitmap = self._bitmaps.get(identity)
-            if bitmap is None:
-                data = await self.originals.fetch(identity)
-                bitmap, _ = await self.run(pipeline.make_bitmap, data, [_MARK], lane, Timings())
-                self._bitmaps.put(identity, bitmap)
-            marks[identity.ref.name] = bitmap
-        return marks
+    async def _fetch_marks(self, keyeds: Sequence[Keyed], lane: Lane) -> dict[Identity, Image]:
+        """The bitmaps of all watermarks. Those not kept are decoded, equal ones at once together.
+
+        What waits for an answer does not wait in the lane of jobs.
+        """
+        identities = list(dict.fromkeys(mark for keyed in keyeds for mark in keyed.marks))
+
+        async def fetch(identity: Identity) -> Image:
+            kept = self._bitmaps.get(identity)
+            if kept is not None:
+                return kept
+            return await self._decoding.join(
+                (identity, lane is Lane.JOBS), partial(self._decode_mark, identity, lane)
+            )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(fetch(identity)) for identity in identities]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {mark: task.result() for mark, task in zip(identities, tasks, strict=True)}
+
+    async def _decode_mark(self, identity: Identity, lane: Lane) -> Image:
+        with naming("watermark"):
+            data = await self.originals.fetch(identity)
+            bitmap, _ = await self.run(pipeline.make_bitmap, data, [_MARK], lane, Timings())
+        self._bitmaps.put(identity, bitmap)
+        return bitmap
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,9 @@ status of each is in `app.errors`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TransformError(Exception):
     """Base of everything this floor raises on purpose."""
@@ -69,3 +72,20 @@ class Stopped(TransformError):
     """The render was stopped from outside: its deadline passed or nobody waits for it."""
 
     code = "stopped"
+
+
+def no_such_page(page: int, pages: int) -> InvalidOption:
+    """What is told of a page that an original does not have."""
+    has = "1 page" if pages == 1 else f"{pages} pages"
+    return InvalidOption("page", f"no page {page}: the original has {has}, counted from 0")
+
+
+@contextmanager
+def naming(param: str) -> Iterator[None]:
+    """Have errors about an original say which parameter had named it."""
+    try:
+        yield
+    except OriginalError as error:
+        if error.param is not None:
+            raise
+        raise type(error)(f"{param}: {error.detail}", param=param) from None

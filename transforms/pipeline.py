@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,7 +19,7 @@ from transforms.canvas import canvas
 from transforms.colour import to_srgb
 from transforms.crop import crop, find_window, tile
 from transforms.encode import choose_format, encode
-from transforms.errors import BrokenImage, Stopped, UnsupportedFormat
+from transforms.errors import BrokenImage, Stopped, UnsupportedFormat, naming
 from transforms.foreign_raster import drawn
 from transforms.formats import FORMATS, SNIFFED_BYTES, Format, sniff
 from transforms.frame import frame
@@ -158,14 +159,16 @@ def prepare(
     pieces: tuple[Piece, ...] = ()
     mosaic = None
     if others:
-        pieces = tuple(map(_look_at_piece, (data, *others)))
+        with naming("merge"):
+            merged = [_look_at_piece(other) for other in others]
+        pieces = (_look_at_piece(data), *merged)
         mosaic = plan_mosaic([upright(piece.header) for piece in pieces], transform)
         limits.check_merged([piece.header.size for piece in pieces], mosaic.size)
         header = replace(header, size=mosaic.size, orientation=1, pages=1, interpretation="srgb")
     plan = geometry.plan(
         header.size, transform, orientation=header.orientation, scalable=header.scalable
     )
-    limits.check_result(plan, frames=frames)
+    limits.check_result(plan, transform, frames=frames)
     return Work(
         header=header,
         transform=transform,
@@ -298,17 +301,22 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
     size = Size(max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
     boxes = [map_region(box, whole, size) for box in mosaic.boxes]
     pictures = []
-    for piece, box in zip(first.pieces, boxes, strict=True):
-        # A part of a whole may be larger than what can be asked for by itself.
-        transform = replace(_PIECE, w=box.width, h=box.height, fit="fill")
-        plan = geometry.plan(piece.header.size, transform, orientation=piece.header.orientation)
-        work = Work(header=piece.header, transform=transform, plan=plan, limits=first.limits)
-        image = open_original(piece.data, [work]).region(0, work.plan)
-        stop.watch(image)
-        for step in LAY_DOWN:
-            image = step(image, work)
-        pictures.append(settle(image, piece.header))
+    for number, (piece, box) in enumerate(zip(first.pieces, boxes, strict=True)):
+        with naming("merge") if number else nullcontext():
+            pictures.append(_lay_piece(piece, box.size, first.limits, stop))
     return join(pictures, boxes, size, background if not isinstance(background, str) else None)
+
+
+def _lay_piece(piece: Piece, size: Size, limits: Limits, stop: Stop) -> libvips.Image:
+    # A part of a whole may be larger than what can be asked for by itself.
+    transform = replace(_PIECE, w=size.width, h=size.height, fit="fill")
+    plan = geometry.plan(piece.header.size, transform, orientation=piece.header.orientation)
+    work = Work(header=piece.header, transform=transform, plan=plan, limits=limits)
+    image = open_original(piece.data, [work]).region(0, work.plan)
+    stop.watch(image)
+    for step in LAY_DOWN:
+        image = step(image, work)
+    return settle(image, piece.header)
 
 
 def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Work]:
@@ -366,7 +374,7 @@ def _trim(opened: Opened, work: Work) -> Work:
         trimmed=trimmed,
         scalable=header.scalable,
     )
-    work.limits.check_result(plan, frames=work.frames)
+    work.limits.check_result(plan, transform, frames=work.frames)
     return replace(work, plan=plan)
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.transforms.pictures import flat, noise, pages, saved
 from transforms import pipeline
 from transforms.cost import estimate_all
+from transforms.errors import InvalidOption
 from transforms.limits import Limits
 from transforms.transform import Transform
 
@@ -78,3 +79,24 @@ def test_merged_originals_are_decoded_whole_however_small_their_cells_are():
     small = cost("merge=x&cell=10x10&across=2", data=large, others=[large])
     assert small.memory >= 1500 * 1500 * 4
     assert small.seconds > cost("w=10", data=large).seconds
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("padding=4096&w=100", "padding"),
+        ("extent=8192x8192", "extent"),
+        ("h=8192&enlarge=1", "h"),
+        ("min-h=8192&w=1", "min-h"),
+        ("w=8192&enlarge=1", "w"),
+    ],
+)
+def test_a_result_that_is_too_large_names_its_cause(query, param):
+    with pytest.raises(InvalidOption, match=f"smaller {param}") as error:
+        cost(query)
+    assert error.value.param == param
+
+
+def test_a_page_that_is_not_there_is_told_plainly():
+    with pytest.raises(InvalidOption, match="the original has 1 page, counted from 0"):
+        cost("page=1")
