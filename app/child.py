@@ -218,14 +218,10 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def _receive_exactly(connection: socket.socket, length: int) -> bytes:
-    buffer = bytearray(length)
-    view = memoryview(buffer)
-    while view:
-        count = connection.recv_into(view)
-        if not count:
-            raise EOFError
-        view = view[count:]
-    return bytes(buffer)
+    received = connection.recv(length, socket.MSG_WAITALL)  # one piece, which is not copied
+    if len(received) < length:
+        raise EOFError
+    return received
 
 
 if __name__ == "__main__":

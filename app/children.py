@@ -8,6 +8,7 @@ checked, and the file that the caller decodes is made here, round pixels that ar
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import socket
@@ -205,16 +206,21 @@ class Child:
 
     async def _receive(self, length: int, head: bytes = b"") -> bytes:
         """`head`, and after it exactly so many bytes of what comes."""
-        buffer = bytearray(len(head) + length)
-        buffer[: len(head)] = head
-        view = memoryview(buffer)[len(head) :]
+        # As large as a raster is, it is not to be held twice: this gives its bytes uncopied.
+        whole = io.BytesIO()
+        whole.write(head)
+        whole.seek(len(head) + length - 1)
+        whole.write(b"\0")
         loop = asyncio.get_running_loop()
-        while view:
-            count = await loop.sock_recv_into(self._socket, view)
-            if not count:
-                raise EOFError
-            view = view[count:]
-        return bytes(buffer)
+        done = len(head)
+        with whole.getbuffer() as view:
+            while done < len(view):
+                with view[done:] as rest:
+                    count = await loop.sock_recv_into(self._socket, rest)
+                if not count:
+                    raise EOFError
+                done += count
+        return whole.getvalue()
 
 
 class _Zygote:

@@ -96,7 +96,8 @@ def transform(
     """Transform a file: pixelmill transform in.jpg out.webp --w 200 --h 200. Needs no server.
 
     Every parameter of the URLs is an option here; merge and watermark name files. The ending of OUT
-    names the format unless --fm does. --tile 3x2 writes all six parts.
+    names the format unless --fm does. --tile 3x2 writes all six parts. OUT may be -, which is
+    standard output, with --fm. Presets are the service's: name their parameters here.
     """
     from app.offline import Bench
     from transforms.errors import TransformError
@@ -119,6 +120,10 @@ def transform(
         except TransformError as error:
             raise ValueError(error.detail) from None
         for result, path in zip(results, targets, strict=True):
+            if str(path) == "-":
+                sys.stdout.buffer.write(result.data)
+                sys.stdout.buffer.flush()
+                continue
             path.write_bytes(result.data)
             print(
                 f"{path}: {result.format.name} {result.width}x{result.height}, "
@@ -181,6 +186,8 @@ def _spread(
     places: list[tuple[int, int] | None] = [None]
     if grid is not None:
         columns, rows = int(grid[1]), int(grid[2])
+        if not columns or not rows:
+            raise ValueError(f"tile must have at least one column and one row, got {grid[0]}")
         places = [(column, row) for row in range(rows) for column in range(columns)]
         if "{" not in target.name:
             target = target.with_name(f"{target.stem}-{{column}}-{{row}}{target.suffix}")

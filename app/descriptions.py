@@ -20,7 +20,6 @@ from transforms import describe, pipeline
 from transforms.describe import Colours, Description, Facts
 from transforms.errors import BrokenImage
 from transforms.formats import SNIFFED_BYTES, Format, sniff
-from transforms.inspect import Header
 from transforms.transform import Transform
 
 JSON: Final = Format(name="json", media_type="application/json", extension="json", alpha=False)
@@ -75,18 +74,25 @@ class Describer:
         return await self._describing.join(asked.key, lambda: self._describe(asked, lane))
 
     async def _describe(self, asked: Asked, lane: Lane) -> Description:
-        data, facts = await self._read(asked)
         if not asked.colours:
-            return Description(facts=facts)
+            return Description(facts=await self._read(asked))
+        data = await self._renderer.originals.fetch(asked.identity)
+        foreign = sniff(data[:SNIFFED_BYTES]).foreign
+        facts = None if foreign else await self._facts(data)
 
         async def see() -> Colours:
-            seen, _ = await self._renderer.run(
+            nonlocal facts
+            seen, (work,) = await self._renderer.run(
                 describe.see_colours, data, [describe.SMALL], lane, Timings()
             )
+            # Of a foreign document the process that has drawn it has told the header, too.
+            if facts is None:
+                facts = await asyncio.to_thread(describe.facts_of, work.header, data)
             return seen
 
         keyed = await self._renderer.key(asked.identity, describe.SMALL)
-        return Description(facts=facts, colours=await self._see(keyed, see))
+        colours = await self._see(keyed, see)
+        return Description(facts=facts or await self._facts(data), colours=colours)
 
     async def see(self, fetched: Fetched, transform: Transform, *, lane: Lane) -> Colours:
         """The colours of a result, from memory where they are there, else from a small picture."""
@@ -133,25 +139,18 @@ class Describer:
             self._memory_tier.put(rendered)
         return rendered
 
-    async def _read(self, asked: Asked) -> tuple[bytes, Facts]:
+    async def _read(self, asked: Asked) -> Facts:
         identity, originals = asked.identity, self._renderer.originals
-        if not asked.colours:
-            start = await originals.fetch_start(identity, _START)
-            if sniff(start[:SNIFFED_BYTES]).name in _HEADERS_FIRST:
-                try:
-                    facts = await asyncio.to_thread(
-                        describe.read_facts, start, length=identity.size
-                    )
-                except BrokenImage:
-                    pass  # its header is longer than that, or it is broken: all of it will tell
-                else:
-                    return start, facts
-        data = await originals.fetch(identity)
+        start = await originals.fetch_start(identity, _START)
+        if sniff(start[:SNIFFED_BYTES]).name in _HEADERS_FIRST:
+            try:
+                return await asyncio.to_thread(describe.read_facts, start, length=identity.size)
+            except BrokenImage:
+                pass  # its header is longer than that, or it is broken: all of it will tell
+        return await self._facts(await originals.fetch(identity))
+
+    async def _facts(self, data: bytes) -> Facts:
         header = await self._renderer.look(data)
-        return data, await asyncio.to_thread(_facts, data, header)
-
-
-def _facts(data: bytes, header: Header) -> Facts:
-    if header.format.foreign:
-        return describe.facts_of(header, data)
-    return describe.read_facts(data)
+        if header.format.foreign:
+            return await asyncio.to_thread(describe.facts_of, header, data)
+        return await asyncio.to_thread(describe.read_facts, data)

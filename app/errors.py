@@ -35,7 +35,8 @@ Errors of `transforms` join by `problem_of`. A `code` is stable: clients may rel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -257,7 +258,29 @@ class _Public:
     max_age: int = 0
 
 
-_OF_TRANSFORMS: Final[Mapping[type[transform_errors.TransformError], _Public]] = {
+_OF_ORIGINALS: Final = (
+    OriginalMissing,
+    OriginalTooLarge,
+    SourceRefused,
+    SourceFailed,
+    SourceTimeout,
+)
+
+
+@contextmanager
+def naming(param: str) -> Iterator[None]:
+    """Have errors about an original say which parameter had named it."""
+    try:
+        with transform_errors.naming(param):
+            yield
+    except _OF_ORIGINALS as error:
+        if error.param is None:
+            error.detail = f"{param}: {error.detail}"
+            error.param = param
+        raise
+
+
+OF_TRANSFORMS: Final[Mapping[type[transform_errors.TransformError], _Public]] = {
     transform_errors.InvalidOption: _Public(400, "A parameter is invalid"),
     transform_errors.UnsupportedFormat: _Public(415, "The original's format is unsupported", 60),
     transform_errors.BrokenImage: _Public(422, "The original is broken"),
@@ -279,7 +302,7 @@ def problem_of(error: Exception) -> Problem | None:
             max_age=error.max_age,
         )
     if isinstance(error, transform_errors.TransformError):
-        public = _OF_TRANSFORMS[type(error)]
+        public = OF_TRANSFORMS[type(error)]
         return Problem(
             status=public.status,
             code=error.code,

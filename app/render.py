@@ -31,7 +31,7 @@ from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
 from app.engine import Engine
-from app.errors import OriginalChanged, OriginalTooLarge, problem_of
+from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
 from app.flights import Flights
 from app.originals import Originals
 from app.results import StoredTier
@@ -52,7 +52,23 @@ _Flight = tuple[float | str | None, ...]
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
-_USUAL_EFFORT: Final = 2
+_COSTLY: Final = {
+    "w": "pixels alone",
+    "effort": "effort beyond the usual",
+    "q": "finding a quality",
+    "max-bytes": "finding a quality",
+    "merge": "decoding what is merged",
+}
+"""What the seconds are for that a parameter causes."""
+_CHEAPER: Final = {
+    "w": "a smaller picture, or another fm",
+    "effort": "less effort, or a smaller picture",
+    "q": "a quality in numbers, or a smaller picture",
+    "max-bytes": "a q in place of max-bytes, or a smaller picture",
+    "merge": "fewer or smaller originals",
+    "trim": "a smaller original, or none trimmed",
+}
+"""What is asked for to make do with fewer."""
 UPLOAD: Final = "upload"
 """The kind of an original that comes with the request itself."""
 
@@ -132,7 +148,8 @@ class Renderer:
         self._metrics = metrics
         self._rendering: Flights[_Flight, tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
-        self._to_keep: dict[str, tuple[Ref, ...]] = {}
+        self._decoding: Flights[tuple[Identity, bool], Bitmap] = Flights()
+        self._to_keep: dict[_Flight, tuple[Ref, ...]] = {}
         """Renders under way whose results may be kept: a purge takes an original's out."""
 
     async def identify(self, ref: Ref, transform: Transform) -> Keyed:
@@ -204,7 +221,7 @@ class Renderer:
 
     def check_time(self, work: Work) -> None:
         """Raise InvalidOption for what a render is refused for: that it would take too long."""
-        _check_cost(estimate_all([work]), work.transform, self._max_seconds, Lane.INTERACTIVE)
+        _check_cost(estimate_all([work]), self._max_seconds, Lane.INTERACTIVE)
 
     def refusal_of(self, work: Work) -> InvalidOption | None:
         """What `check_time` raises, if anything."""
@@ -223,7 +240,7 @@ class Renderer:
         lane: Lane,
     ) -> T:
         """Steps 6 to 8 for something else than a result, of originals that are there."""
-        marks = await self._fetch_marks(fetched.keyed, lane)
+        bitmaps = await self._fetch_marks([fetched.keyed], lane)
         made, _ = await self.run(
             make,
             fetched.data,
@@ -231,7 +248,7 @@ class Renderer:
             lane,
             Timings(),
             merged=[fetched.others],
-            marks=[marks],
+            marks=[{mark.ref.name: bitmap for mark, bitmap in bitmaps.items()}],
         )
         return made
 
@@ -252,7 +269,7 @@ class Renderer:
     async def purge(self, ref: Ref) -> int:
         """Remove every result of an original from every tier of this replica."""
         self.originals.forget(ref)
-        self._to_keep = {key: of for key, of in self._to_keep.items() if ref not in of}
+        self._to_keep = {flight: of for flight, of in self._to_keep.items() if ref not in of}
         return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
 
     async def _answer_all(
@@ -268,9 +285,9 @@ class Renderer:
                 by_page.setdefault(keyed.transform.page or 0, {})[keyed.key] = keyed
         for missing in by_page.values():
             began = time.perf_counter()
+            flight = _flight(missing, lane, seconds)
             made, shared = await self._rendering.join(
-                _flight(missing, lane, seconds),
-                partial(self._render, list(missing.values()), lane, seconds),
+                flight, partial(self._render, list(missing.values()), lane, seconds, flight)
             )
             timings = Timings()
             timings.take(shared)
@@ -303,11 +320,11 @@ class Renderer:
         return answer
 
     async def _render(
-        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float
+        self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, flight: _Flight
     ) -> tuple[list[Rendered], Timings]:
         timings = Timings()
-        for keyed in keyeds:
-            self._to_keep[keyed.key] = keyed.refs
+        # Of one original, so what takes one of these results out takes all of them.
+        self._to_keep[flight] = tuple(ref for keyed in keyeds for ref in keyed.refs)
         try:
             made = await self._render_measured(keyeds, lane, seconds, timings)
         except Exception as error:
@@ -315,11 +332,11 @@ class Renderer:
             self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
-            kept = {k.key for k in keyeds if self._to_keep.pop(k.key, None) is not None}
+            kept = self._to_keep.pop(flight, None) is not None
             for stage, taken in timings.items():
                 self._metrics.stage_seconds.labels(stage).observe(taken)
-        for keyed, rendered in zip(keyeds, made, strict=True):
-            if keyed.key in kept:
+        if kept:
+            for keyed, rendered in zip(keyeds, made, strict=True):
                 await self._keep(rendered, keyed.fm, lane)
         return made, timings
 
@@ -333,11 +350,13 @@ class Renderer:
             self._check_bytes(keyed)
         with timings.measure("fetch"):
             data = await self.originals.fetch(first.identity)
-            others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
-            marks = [await self._fetch_marks(keyed, lane) for keyed in keyeds]
+            with naming("merge"):
+                others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
+            bitmaps = await self._fetch_marks(keyeds, lane)
 
         transforms = [keyed.transform for keyed in keyeds]
         merged = [others[keyed.others] for keyed in keyeds]
+        marks = [{mark.ref.name: bitmaps[mark] for mark in keyed.marks} for keyed in keyeds]
         results, works = await self.run(
             pipeline.run_all,
             data,
@@ -395,7 +414,7 @@ class Renderer:
                 works = await asyncio.to_thread(prepare)
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
-            _check_cost(cost, transforms[0], seconds, lane)
+            _check_cost(cost, seconds, lane)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -450,18 +469,34 @@ class Renderer:
         if rendered.ref.kind != UPLOAD:
             self._stored_tier.put_later(rendered, fm)
 
-    async def _fetch_marks(self, keyed: Keyed, lane: Lane) -> dict[str, Bitmap]:
-        """The bitmaps of the watermarks by id. Those not kept are decoded, each in its turn."""
-        marks = {}
-        for identity in keyed.marks:
-            bitmap = self._bitmaps.get(identity)
-            if bitmap is None:
-                data = await self.originals.fetch(identity)
-                made, _ = await self.run(pipeline.make_bitmap, data, [AS_BITMAP], lane, Timings())
-                bitmap = made
-                self._bitmaps.put(identity, bitmap)
-            marks[identity.ref.name] = bitmap
-        return marks
+    async def _fetch_marks(self, keyeds: Sequence[Keyed], lane: Lane) -> dict[Identity, Bitmap]:
+        """The bitmaps of all watermarks. Those not kept are decoded, equal ones at once together.
+
+        What waits for an answer does not wait in the lane of jobs.
+        """
+        identities = list(dict.fromkeys(mark for keyed in keyeds for mark in keyed.marks))
+
+        async def fetch(identity: Identity) -> Bitmap:
+            kept = self._bitmaps.get(identity)
+            if kept is not None:
+                return kept
+            return await self._decoding.join(
+                (identity, lane is Lane.JOBS), partial(self._decode_mark, identity, lane)
+            )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(fetch(identity)) for identity in identities]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return {mark: task.result() for mark, task in zip(identities, tasks, strict=True)}
+
+    async def _decode_mark(self, identity: Identity, lane: Lane) -> Bitmap:
+        with naming("watermark"):
+            data = await self.originals.fetch(identity)
+            bitmap, _ = await self.run(pipeline.make_bitmap, data, [AS_BITMAP], lane, Timings())
+        self._bitmaps.put(identity, bitmap)
+        return bitmap
 
 
 @lru_cache(maxsize=256)
@@ -470,22 +505,21 @@ def _canonical(transform: Transform) -> str:
     return transform.canonical
 
 
-def _check_cost(cost: Cost, transform: Transform, seconds: float, lane: Lane) -> None:
+def _check_cost(cost: Cost, seconds: float, lane: Lane) -> None:
     """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
     if cost.seconds <= seconds:
         return
-    change = "ask for less effort, a smaller picture or another fm"
+    cause = cost.cause
+    change = f"ask for {_CHEAPER.get(cause, f'less {cause}, or a smaller picture')}"
+    what = (
+        f"this would take about {cost.seconds:.0f} s, of which {cost.parts[cause]:.0f} s are for "
+        f"{_COSTLY.get(cause, cause)}"
+    )
     if lane is Lane.JOBS:
         raise InvalidOption(
-            "timeout",
-            f"this would take about {cost.seconds:.0f} s, and timeout is {seconds:g} s: give it "
-            f"more, or {change}",
+            "timeout", f"{what}, and timeout is {seconds:g} s: give it more, or {change}"
         )
-    raise InvalidOption(
-        "effort" if transform.effort > _USUAL_EFFORT else "w",
-        f"this would take about {cost.seconds:.0f} s, and at most {seconds:g} s are spent on a "
-        f"render: {change}",
-    )
+    raise InvalidOption(cause, f"{what}, and at most {seconds:g} s are spent on a render: {change}")
 
 
 def _flight(keys: Iterable[str], lane: Lane, seconds: float) -> _Flight:

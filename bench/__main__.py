@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cold, hits, hostile, ingest, jobs, kit, memory, overload
+from bench import cold, costs, hits, hostile, ingest, jobs, kit, memory, overload
 from bench.report import Report, save
 
 MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
@@ -19,6 +19,7 @@ MEASUREMENTS: Final[dict[str, Callable[..., Report]]] = {
     "memory": memory.measure,
     "jobs": jobs.measure,
     "ingest": ingest.measure,
+    "costs": costs.measure,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from app import errors
 from app.settings import PREFIX, Settings
 from routers.openapi import request_rows
-from transforms import errors as transform_errors
+from routers.problems import HTTP_CODES, internal_problem
 from transforms.options import OPTIONS
 
 README: Final = Path(__file__).resolve().parents[1] / "README.md"
@@ -50,12 +51,11 @@ def problem_codes() -> str:
     """The table of error codes."""
     rows = ["| status | `code` | meaning |", "|---|---|---|"]
     found = [(c.status, c.code, c.title) for c in errors.ServiceError.__subclasses__()]
-    for kind in transform_errors.TransformError.__subclasses__():
-        problem = errors.problem_of(
-            kind("", "") if kind is transform_errors.InvalidOption else kind("")
-        )
-        if problem is not None:
-            found.append((problem.status, problem.code, problem.title))
+    for kind, public in errors.OF_TRANSFORMS.items():
+        found.append((public.status, kind.code, public.title))
+    found += [(status, code, HTTPStatus(status).phrase) for status, code in HTTP_CODES.items()]
+    internal = internal_problem()
+    found.append((internal.status, internal.code, internal.title))
     rows += [f"| {status} | `{code}` | {title} |" for status, code, title in sorted(set(found))]
     return "\n".join(rows)
 

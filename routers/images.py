@@ -238,6 +238,12 @@ async def _describe_content(service: Service, key: str) -> dict[str, str]:
 
 async def receive_upload(service: Service, request: Request) -> tuple[bytes, Header]:
     """The body, found to be a picture within the limits. Raises what says why it is not."""
+    data = await receive_body(service, request)
+    return data, await service.renderer.look(data)
+
+
+async def receive_body(service: Service, request: Request) -> bytes:
+    """The body, whose first bytes are a picture's. Raises what says why they are not."""
     settings = service.settings
     cap = int(settings.max_source_bytes)
     declared = request.headers.get("content-length", "")
@@ -249,12 +255,11 @@ async def receive_upload(service: Service, request: Request) -> tuple[bytes, Hea
             asyncio.timeout(settings.upload_timeout),
             service.uploads.slot(size),
         ):
-            data = await receive(_body(request), cap=cap, limits=settings.limits)
+            return await receive(_body(request), cap=cap, limits=settings.limits)
     except TimeoutError:
         raise UploadTimeout(
             f"The body did not arrive within {settings.upload_timeout:g} s"
         ) from None
-    return data, await service.renderer.look(data)
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:

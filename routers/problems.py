@@ -26,7 +26,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED: Final = 499
 """The status under which a request is counted whose client left. It is never sent."""
 
-_HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+"""Codes of what no route answers."""
 
 
 def problem_response(problem: Problem, *, request_id: str) -> Response:
@@ -92,7 +93,7 @@ def install(app: FastAPI) -> None:
         response = problem_response(
             Problem(
                 status=status,
-                code=_HTTP_CODES.get(status, phrase.lower().replace(" ", "_")),
+                code=HTTP_CODES.get(status, phrase.lower().replace(" ", "_")),
                 title=phrase,
                 detail=f"{request.method} {request.url.path[:200]}: {phrase.lower()}",
             ),

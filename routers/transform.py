@@ -10,7 +10,7 @@ from app.admission import Lane
 from app.tokens import Scope
 from routers import openapi
 from routers.delivery import result_response
-from routers.images import UPLOAD_BODY, receive_upload
+from routers.images import UPLOAD_BODY, receive_body
 from routers.negotiation import choose_output
 from routers.requests import accept_of, caller_of, pairs_of, service_of, while_connected
 from transforms.transform import Transform
@@ -40,7 +40,7 @@ async def post_transform(request: Request) -> Response:
     transform = transform.with_output(fm, defaults=settings.defaults)
     # What waits for a processor holds its body: where the queue is full, none is received.
     service.admission.check(Lane.API)
-    data, _ = await receive_upload(service, request)
+    data = await receive_body(service, request)  # its header is read where it is rendered
     answer = await while_connected(
         request, service.renderer.render_upload(data, transform, lane=Lane.API)
     )

@@ -15,7 +15,7 @@ from typing import Final
 
 from transforms import libvips, tone
 
-_LARGEST: Final = 12.0
+LARGEST_SIGMA: Final = 12.0
 """The largest sigma that is convolved at full size; above it the picture is shrunk first."""
 
 _SMALLEST: Final = 0.2
@@ -127,7 +127,7 @@ def _gaussian(image: libvips.Image, sigma: float) -> libvips.Image:
     enlarging by f a triangle of 2 f, whose variances are (f**2 - 1) / 12 and f**2 / 6: what they
     blur is taken off.
     """
-    factor = math.ceil(sigma / _LARGEST)
+    factor = math.ceil(sigma / LARGEST_SIGMA)
     if factor == 1:
         return _convolve(_keep_rows(image), sigma)
     # A border of one block, so that it is the outermost pixels that go on and not block means.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from transforms import foreign_heic, foreign_jxl, foreign_pdf, foreign_svg, libvips
-from transforms.errors import BrokenImage, InvalidOption, UnsupportedFormat
+from transforms.errors import BrokenImage, UnsupportedFormat, no_such_page
 from transforms.foreign_raster import Leaf, Raster
 
 
@@ -100,9 +100,7 @@ def measure(name: str, data: bytes, page: int = 0) -> Leaf:
     except libvips.Error as error:
         raise _broken(name, error) from None
     if page >= leaf.pages:
-        raise InvalidOption(
-            "page", f"page must be less than {leaf.pages}, got {page}: so many pages it has"
-        )
+        raise no_such_page(page, leaf.pages)
     return leaf
 
 

@@ -10,6 +10,7 @@ import html
 import itertools
 import math
 import unicodedata
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
@@ -43,15 +44,37 @@ _ALIGNMENTS: Final = {"left": "low", "center": "centre", "right": "high"}
 _MIRRORED: Final = {"left": "high", "center": "centre", "right": "low"}
 
 
-def overlay(image: libvips.Image, work: Work) -> libvips.Image:
-    """Lay the transform's watermarks and texts over the picture, its canvas and its padding."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A watermark or a text as it is laid: its pixels in memory, with alpha, and its place."""
+
+    image: libvips.Image
+    left: int
+    top: int
+    blend: str
+
+
+def draw_marks(work: Work) -> tuple[Mark, ...]:
+    """Draw the transform's watermarks and texts, in order, for all frames at once.
+
+    Every frame has the size of `plan.padded`. Texts in which there is nothing to see are left out.
+    """
     shrunk = work.plan.scale
     scale = work.transform.layer_dpr * shrunk.numerator / shrunk.denominator
-    for layer in work.transform.layers:
-        if isinstance(layer, Watermark):
-            image = lay_watermark(image, work.marks[layer.original], layer, scale=scale)
-        else:
-            image = lay_text(image, layer, scale=scale)
+    canvas = work.plan.padded
+    marks = [
+        _draw_watermark(canvas, work.marks[layer.original], layer, scale)
+        if isinstance(layer, Watermark)
+        else _draw_text(canvas, layer, scale)
+        for layer in work.transform.layers
+    ]
+    return tuple(mark for mark in marks if mark is not None)
+
+
+def overlay(image: libvips.Image, work: Work) -> libvips.Image:
+    """Lay what `draw_marks` has drawn over the picture, its canvas and its padding."""
+    for mark in work.drawn:
+        image = _lay(_settle(image), mark)
     return image
 
 
@@ -63,15 +86,7 @@ def lay_watermark(
     `scale` multiplies lengths in pixels, the bitmap's own size among them. A picture that is still
     to be computed is computed into memory first.
     """
-    image = _settle(image)
-    canvas = _size(image)
-    size = fit(canvas, bitmap.size, watermark.scale, scale)
-    mark = _fade(_resize(_bare(bitmap.image), size), watermark.opacity)
-    left, top = place(canvas, size, watermark.gravity, x=watermark.x, y=watermark.y, scale=scale)
-    if not watermark.tile:
-        return _lay(image, mark, left, top, watermark.blend)
-    gap = _round(watermark.gap * Fraction(scale))
-    return _lay(image, _tile(mark, canvas, left, top, gap), 0, 0, watermark.blend)
+    return _lay(_settle(image), _draw_watermark(_size(image), bitmap, watermark, scale))
 
 
 def lay_text(image: libvips.Image, text: Text, *, scale: Decimal) -> libvips.Image:
@@ -81,13 +96,27 @@ def lay_text(image: libvips.Image, text: Text, *, scale: Decimal) -> libvips.Ima
     than `MOST_RASTER` pixels either way, or twice the picture, the end is left out. A picture that
     is still to be computed is computed into memory first.
     """
+    mark = _draw_text(_size(image), text, scale)
     image = _settle(image)
-    canvas = _size(image)
-    mark = _draw(text, canvas, scale)
-    if mark is None:
-        return image
-    left, top = place(canvas, _size(mark), text.gravity, x=text.x, y=text.y, scale=scale)
-    return _lay(image, mark, left, top, "over")
+    return image if mark is None else _lay(image, mark)
+
+
+def _draw_watermark(canvas: Size, bitmap: Bitmap, watermark: Watermark, scale: Decimal) -> Mark:
+    size = fit(canvas, bitmap.size, watermark.scale, scale)
+    mark = _fade(_resize(_bare(bitmap.image), size), watermark.opacity)
+    left, top = place(canvas, size, watermark.gravity, x=watermark.x, y=watermark.y, scale=scale)
+    if watermark.tile:
+        gap = _round(watermark.gap * Fraction(scale))
+        mark, left, top = _tile(mark, canvas, left, top, gap), 0, 0
+    return Mark(image=mark.copy_memory(), left=left, top=top, blend=watermark.blend)
+
+
+def _draw_text(canvas: Size, text: Text, scale: Decimal) -> Mark | None:
+    image = _draw(text, canvas, scale)
+    if image is None:
+        return None
+    left, top = place(canvas, _size(image), text.gravity, x=text.x, y=text.y, scale=scale)
+    return Mark(image=image, left=left, top=top, blend="over")
 
 
 def place(
@@ -176,18 +205,17 @@ def _tile(mark: libvips.Image, canvas: Size, left: int, top: int, gap: int) -> l
     return cell.replicate(columns, rows).crop(across, down, canvas.width, canvas.height)
 
 
-def _lay(
-    image: libvips.Image, mark: libvips.Image, left: int, top: int, blend: str
-) -> libvips.Image:
+def _lay(image: libvips.Image, mark: Mark) -> libvips.Image:
     """Blend a mark into a picture, clipped to it."""
-    right = min(left + mark.width, image.width)
-    bottom = min(top + mark.height, image.height)
+    left, top = mark.left, mark.top
+    right = min(left + mark.image.width, image.width)
+    bottom = min(top + mark.image.height, image.height)
     box = Box(max(left, 0), max(top, 0), right - max(left, 0), bottom - max(top, 0))
     if box.width <= 0 or box.height <= 0:
         return image
     below = image.crop(box.left, box.top, box.width, box.height)
-    above = mark.crop(box.left - left, box.top - top, box.width, box.height)
-    return image.insert(_blend(below, above, blend), box.left, box.top)
+    above = mark.image.crop(box.left - left, box.top - top, box.width, box.height)
+    return image.insert(_blend(below, above, mark.blend), box.left, box.top)
 
 
 def _blend(below: libvips.Image, above: libvips.Image, blend: str) -> libvips.Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final
@@ -21,7 +22,7 @@ from transforms.colour import to_srgb
 from transforms.crop import crop, find_window, tile
 from transforms.decisions import Decisions
 from transforms.encode import choose_format, encode
-from transforms.errors import BrokenImage, Stopped, UnsupportedFormat
+from transforms.errors import BrokenImage, Stopped, UnsupportedFormat, naming
 from transforms.foreign_raster import drawn
 from transforms.formats import FORMATS, SNIFFED_BYTES, Format, sniff
 from transforms.frame import frame
@@ -31,7 +32,7 @@ from transforms.limits import Limits
 from transforms.load import Opened, map_region, open_original, settle
 from transforms.mosaic import Mosaic, join, plan_mosaic
 from transforms.orient import orient
-from transforms.overlay import overlay
+from transforms.overlay import Mark, draw_marks, overlay
 from transforms.resize import resize
 from transforms.shapes import EXIF_TURNS, Size, Turn
 from transforms.transform import Transform
@@ -57,7 +58,8 @@ class Work:
     """One render, before it runs: what the original is, what to do, and where every pixel goes.
 
     `frames` of the original are used, from the transform's page on. `marks` are the bitmaps of its
-    watermarks by id. `decisions` are those of its first frame.
+    watermarks by id. `drawn` is what is laid over every frame, once it has been drawn. `decisions`
+    are those of its first frame.
     """
 
     header: Header
@@ -68,6 +70,7 @@ class Work:
     pieces: tuple[Piece, ...] = ()
     mosaic: Mosaic | None = None
     marks: Mapping[str, Bitmap] = field(default_factory=dict)
+    drawn: tuple[Mark, ...] = ()
     decisions: Decisions = field(default_factory=Decisions)
 
 
@@ -160,16 +163,16 @@ def prepare(
     pieces: tuple[Piece, ...] = ()
     mosaic = None
     if others:
-        pieces = tuple(map(_look_at_piece, (data, *others)))
+        with naming("merge"):
+            merged = [_look_at_piece(other) for other in others]
+        pieces = (_look_at_piece(data), *merged)
         mosaic = plan_mosaic([upright(piece.header) for piece in pieces], transform)
-        for piece in pieces:
-            limits.check_size(piece.header.size)
-        limits.check_size(mosaic.size)
+        limits.check_merged([piece.header.size for piece in pieces], mosaic.size)
         header = replace(header, size=mosaic.size, orientation=1, pages=1, interpretation="srgb")
     plan = geometry.plan(
         header.size, transform, orientation=header.orientation, scalable=header.scalable
     )
-    limits.check_result(plan, frames=frames)
+    limits.check_result(plan, transform, frames=frames)
     return Work(
         header=header,
         transform=transform,
@@ -305,17 +308,22 @@ def _join(works: Sequence[Work], stop: Stop) -> libvips.Image:
     size = geometry.scale_size(whole, scale)
     boxes = [map_region(box, whole, size) for box in mosaic.boxes]
     pictures = []
-    for piece, box in zip(first.pieces, boxes, strict=True):
-        # A part of a whole may be larger than what can be asked for by itself.
-        transform = replace(_PIECE, w=box.width, h=box.height, fit="fill")
-        plan = geometry.plan(piece.header.size, transform, orientation=piece.header.orientation)
-        work = Work(header=piece.header, transform=transform, plan=plan, limits=first.limits)
-        image = open_original(piece.data, [work]).region(0, work.plan)
-        stop.watch(image)
-        for step in LAY_DOWN:
-            image = step(image, work)
-        pictures.append(settle(image, piece.header))
+    for number, (piece, box) in enumerate(zip(first.pieces, boxes, strict=True)):
+        with naming("merge") if number else nullcontext():
+            pictures.append(_lay_piece(piece, box.size, first.limits, stop))
     return join(pictures, boxes, size, background if not isinstance(background, str) else None)
+
+
+def _lay_piece(piece: Piece, size: Size, limits: Limits, stop: Stop) -> libvips.Image:
+    # A part of a whole may be larger than what can be asked for by itself.
+    transform = replace(_PIECE, w=size.width, h=size.height, fit="fill")
+    plan = geometry.plan(piece.header.size, transform, orientation=piece.header.orientation)
+    work = Work(header=piece.header, transform=transform, plan=plan, limits=limits)
+    image = open_original(piece.data, [work]).region(0, work.plan)
+    stop.watch(image)
+    for step in LAY_DOWN:
+        image = step(image, work)
+    return settle(image, piece.header)
 
 
 def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Work]:
@@ -331,7 +339,8 @@ def _develop(opened: Opened, work: Work, stop: Stop) -> tuple[libvips.Image, Wor
         pictures[0] = settle(pictures[0], work.header)
         window = find_window(pictures[0], work)
         work = replace(work, plan=replace(work.plan, window=window))
-    finished = [_finish(picture, work, stop) for picture in pictures]
+    laid = replace(work, drawn=draw_marks(work)) if work.transform.layers else work
+    finished = [_finish(picture, laid, stop) for picture in pictures]
     if len(finished) == 1:
         return finished[0], work
     return _join_frames([tile(one, work) for one in finished], opened.image, work), work
@@ -373,7 +382,7 @@ def _trim(opened: Opened, work: Work) -> Work:
         trimmed=trimmed,
         scalable=header.scalable,
     )
-    work.limits.check_result(plan, frames=work.frames)
+    work.limits.check_result(plan, transform, frames=work.frames)
     return replace(work, plan=plan)
 
 

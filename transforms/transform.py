@@ -217,7 +217,11 @@ class Transform:
     @property
     def adjustments(self) -> int:
         """How many changes of tone and colour and effects there are."""
-        return sum(getattr(self, name) != _TABLE_DEFAULTS[name] for name in _ADJUSTMENTS)
+        return sum(map(self.adjusts, _ADJUSTMENTS))
+
+    def adjusts(self, name: str) -> bool:
+        """Whether it makes the change of this name, which is that of a field."""
+        return bool(getattr(self, name) != _TABLE_DEFAULTS[name])
 
     @property
     def decorates(self) -> bool:

@@ -216,7 +216,7 @@ def test_a_reference_out_of_an_svg_is_not_followed(svg_allowed, tmp_path):
 
 
 def test_a_page_that_is_not_there_is_a_wrong_parameter(svg_allowed):
-    with pytest.raises(InvalidOption, match="page must be less than 1, got 1"):
+    with pytest.raises(InvalidOption, match="no page 1: the original has 1 page"):
         foreign.measure("svg", svg(), page=1)
 
 

@@ -193,6 +193,19 @@ def test_limits_hold_for_pieces_and_for_the_whole():
         merged([WIDE, TALL[:60]])
 
 
+def test_what_is_wrong_with_merged_originals_names_merge():
+    with pytest.raises(BrokenImage, match=r"^merge: ") as broken:
+        merged([WIDE, TALL[:60]])
+    with pytest.raises(SourceTooLarge, match=r"^merge: .* together") as many:
+        merged([WIDE, TALL], limits=Limits(source_pixels=500))
+    with pytest.raises(SourceTooLarge, match=r"^merge: .* smaller cell") as whole:
+        merged([WIDE, TALL], "cell=90x90&across=2", limits=Limits(source_pixels=1000))
+    assert [caught.value.param for caught in (broken, many, whole)] == ["merge"] * 3
+    with pytest.raises(BrokenImage) as own:
+        merged([TALL[:60], WIDE])
+    assert own.value.param is None
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     sizes=st.lists(st.builds(Size, st.integers(1, 50), st.integers(1, 50)), min_size=2, max_size=9),

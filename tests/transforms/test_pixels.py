@@ -969,7 +969,7 @@ def test_a_page_that_does_not_exist_is_refused(fm: str) -> None:
     with pytest.raises(InvalidOption) as caught:
         render(saved(quadrants(), fm), "page=1")
     assert caught.value.param == "page"
-    assert caught.value.detail == "page must be less than 1, got 1: so many pages it has"
+    assert caught.value.detail == "no page 1: the original has 1 page, counted from 0"
 
 
 def test_a_page_has_a_size_of_its_own() -> None:
