@@ -96,7 +96,7 @@ def test_each_row_of_the_table_has_an_effect_of_its_own(serve, samples):
     }
     same = {name for name, tag in tags.items() if tag == plain}
     # Their examples are their defaults, or there is nothing for them to act on.
-    assert same <= {"dpr", "fit", "orient", "effort", "hdr", "meta", "auto"}
+    assert same <= {"dpr", "layer-dpr", "fit", "orient", "effort", "hdr", "meta", "auto"}
 
 
 def test_what_moves_comes_as_a_gif_to_who_knows_no_better(serve, samples):
