@@ -20,7 +20,7 @@ from transforms.encode import DEFAULT_QUALITY
 from transforms.inspect import Header
 from transforms.layers import Text, Watermark
 from transforms.load import shrink_on_load
-from transforms.overlay import MOST_RASTER, fit
+from transforms.overlay import MOST_RASTER, fit, mark_scale
 from transforms.pipeline import Work, scale_of
 from transforms.shapes import Size
 from transforms.transform import Transform
@@ -178,8 +178,8 @@ def _gaussian(sigma: float, price: float) -> float:
 
 def _layers(work: Work) -> list[tuple[str, float]]:
     """Seconds for each mark: it is drawn once, and laid over every frame."""
-    plan, canvas = work.plan, work.plan.padded
-    scale = Decimal(plan.scale.numerator) / Decimal(plan.scale.denominator)
+    canvas = work.plan.padded
+    scale = mark_scale(work)
     found = []
     for layer in work.transform.layers:
         if isinstance(layer, Text):

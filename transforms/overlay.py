@@ -59,8 +59,7 @@ def draw_marks(work: Work) -> tuple[Mark, ...]:
 
     Every frame has the size of `plan.padded`. Texts in which there is nothing to see are left out.
     """
-    shrunk = work.plan.scale
-    scale = work.transform.layer_dpr * shrunk.numerator / shrunk.denominator
+    scale = mark_scale(work)
     canvas = work.plan.padded
     marks = [
         _draw_watermark(canvas, work.marks[layer.original], layer, scale)
@@ -69,6 +68,12 @@ def draw_marks(work: Work) -> tuple[Mark, ...]:
         for layer in work.transform.layers
     ]
     return tuple(mark for mark in marks if mark is not None)
+
+
+def mark_scale(work: Work) -> Decimal:
+    """What lengths of marks in pixels are multiplied by."""
+    shrunk = work.plan.scale
+    return work.transform.layer_dpr * shrunk.numerator / shrunk.denominator
 
 
 def overlay(image: libvips.Image, work: Work) -> libvips.Image:

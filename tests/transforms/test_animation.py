@@ -287,7 +287,7 @@ def test_pixels_of_all_frames_count_together():
 
 def test_a_page_beyond_the_last_is_refused():
     for query in ("page=3", "page=3&frames=2"):
-        with pytest.raises(InvalidOption, match="less than 3"):
+        with pytest.raises(InvalidOption, match="has 3 pages"):
             render(THREE, query, fm="gif")
 
 

@@ -932,9 +932,9 @@ def test_the_limit_counts_the_frames_that_must_be_decoded() -> None:
     [
         ("w=101&enlarge", "w"),
         ("h=101&enlarge", "h"),
-        ("extent=101x10", "w"),
-        ("extent=10x101", "h"),
-        ("min-w=90&crop=0,0,1,9", "h"),
+        ("extent=101x10", "extent"),
+        ("extent=10x101", "extent"),
+        ("min-w=90&crop=0,0,1,9", "min-w"),
         ("w=100&h=100&fit=fill&enlarge", "w"),
     ],
 )
