@@ -330,7 +330,8 @@ def _follow_batch(client: Client, batch_id: str) -> Any:
             if found["state"] in _FINAL and "finished_at" in found:
                 break
             time.sleep(_LOOK)
-    tally = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    tallied = {**counts, "rejected": found.get("rejected", 0)}
+    tally = ", ".join(f"{count} {state}" for state, count in tallied.items() if count)
     print(f"{found['state']}: {tally or 'no jobs'}")
     return found
 
@@ -356,6 +357,6 @@ def _named(source: str | list[str]) -> str:
 
 
 def _exit_as(record: Any) -> None:
-    """Exit with 1 where it has not ended well."""
-    if record["state"] in ("failed", "cancelled"):
+    """Exit with 1 where it has not ended well, or not all of a batch was taken for jobs."""
+    if record["state"] in ("failed", "cancelled") or record.get("rejected"):
         raise typer.Exit(1)

@@ -512,7 +512,7 @@ def _check_cost(cost: Cost, seconds: float, lane: Lane) -> None:
     cause = cost.cause
     change = f"ask for {_CHEAPER.get(cause, f'less {cause}, or a smaller picture')}"
     what = (
-        f"this would take about {cost.seconds:.0f} s, of which {cost.parts[cause]:.0f} s are for "
+        f"this would take about {cost.seconds:.0f} s, of which {cost.parts.get(cause, cost.seconds):.0f} s are for "
         f"{_COSTLY.get(cause, cause)}"
     )
     if lane is Lane.JOBS:

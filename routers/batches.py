@@ -20,7 +20,7 @@ from app.jobs.batch_spec import BatchBody
 from app.jobs.batching import RETRIES, Batches
 from app.jobs.documents import read_document
 from app.jobs.progress import Progress
-from app.jobs.records import Batch, State
+from app.jobs.records import Batch, BatchState, State
 from app.jobs.reports import MEDIA_TYPE
 from app.tokens import Scope
 from routers import openapi
@@ -81,6 +81,18 @@ _DRY: Final[dict[str, Any]] = {
     "description": "A dry run: how much it would be",
     "content": {"application/json": {"schema": {"type": "object"}}},
 }
+
+
+def _state_of(pairs: list[tuple[str, str]]) -> BatchState | None:
+    """The state in which batches are wanted. Raises InvalidRequest."""
+    text = value_of(pairs, "state")
+    if text is None:
+        return None
+    if text not in list(BatchState):
+        raise InvalidRequest(
+            f"state must be one of {', '.join(BatchState)}, got {text[:64]!r}", param="state"
+        )
+    return BatchState(text)
 
 
 def _option(name: str, description: str, **schema: Any) -> dict[str, Any]:
@@ -172,14 +184,24 @@ async def post_batch(request: Request) -> Response:
     "",
     summary="Batches, the newest first",
     responses=openapi.problems(400, 401, 403, 404, 503),
-    openapi_extra=openapi.own_parameters("cursor", "limit"),
+    openapi_extra={
+        "parameters": [
+            _option("state", "Only those in this state.", type="string", enum=list(BatchState)),
+            *openapi.own_parameters("label", "cursor", "limit")["parameters"],
+        ]
+    },
 )
 async def list_batches(request: Request) -> dict[str, Any]:
-    """A page of batches, without their counts."""
+    """A page of batches, without their counts: all, or those in a state or with a label."""
     batches = jobs_of(request, Scope.JOBS_READ).batches
     pairs = pairs_of(request)
     limit = limit_of(pairs)
-    found = await batches.find_page(limit=limit + 1, before=cursor_of(pairs))
+    found = await batches.find_page(
+        limit=limit + 1,
+        state=_state_of(pairs),
+        label=value_of(pairs, "label"),
+        before=cursor_of(pairs),
+    )
     return page("/batches", [shown_batch(batch, None) for batch in found], pairs, limit=limit)
 
 

@@ -28,6 +28,8 @@ from app.settings import Settings
 from app.stores.base import can_begin_key, check_key
 
 _FORMS: Final = ("jobs", "sources", "manifest", "select")
+_REPORTS: Final = (".ndjson", ".jsonl")
+"""How places of reports end."""
 _OF_JOBS: Final = ("priority", "delay", "timeout", "retries", "expires", "label")
 """Options that each job has for itself; the batch's hold for those that give none."""
 
@@ -180,6 +182,8 @@ class BatchReader:
         elif batch.sources is not None or batch.select is not None:
             raise InvalidRequest("outputs is needed", param="outputs")
         plan = self._plan(batch, body, outputs)
+        if batch.outputs is not None and (batch.select is not None or len(batch.sources or ()) > 1):
+            self._reader.check_apart(batch.outputs)
         if batch.sources is not None:
             return replace(plan, entries=[_entry(source) for source in batch.sources])
         if batch.jobs is not None:
@@ -236,6 +240,11 @@ class BatchReader:
             raise InvalidRequest(f"{param} must be a key or s3://bucket/key", param=param)
         if "{" in report.target or "}" in report.target:
             raise InvalidRequest(f"{param} takes no fields: it is of no one image", param=param)
+        if not report.target.endswith(_REPORTS):
+            raise InvalidRequest(
+                f"{param} must end in {' or '.join(_REPORTS)}: no original is written over",
+                param=param,
+            )
         return {"target": report.target, "only": report.only}
 
     def _selection(self, select: SelectBody, plan: Plan) -> Selection:

@@ -93,9 +93,20 @@ def find(tx: Connection, batch_id: str) -> Batch:
     return Batch.from_row(row)
 
 
-def find_page(tx: Connection, *, limit: int, before: str | None = None) -> list[Batch]:
+def find_page(
+    tx: Connection,
+    *,
+    limit: int,
+    state: BatchState | None = None,
+    label: str | None = None,
+    before: str | None = None,
+) -> list[Batch]:
     """Batches from the newest to the oldest, those older than the id `before`."""
     query = sa.select(batches).order_by(batches.c.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(batches.c.state == state)
+    if label is not None:
+        query = query.where(batches.c.label == label)
     if before is not None:
         query = query.where(batches.c.id < before)
     return [Batch.from_row(row) for row in tx.execute(query).mappings()]

@@ -129,10 +129,17 @@ class Batches:
         """The batch of an id. Raises RecordMissing."""
         return await self._database.read(lambda tx: batches.find(tx, batch_id))
 
-    async def find_page(self, *, limit: int, before: str | None = None) -> list[Batch]:
+    async def find_page(
+        self,
+        *,
+        limit: int,
+        state: BatchState | None = None,
+        label: str | None = None,
+        before: str | None = None,
+    ) -> list[Batch]:
         """Batches from the newest to the oldest, those older than the id `before`."""
         return await self._database.read(
-            lambda tx: batches.find_page(tx, limit=limit, before=before)
+            lambda tx: batches.find_page(tx, limit=limit, state=state, label=label, before=before)
         )
 
     async def progress(self, batch: Batch) -> Progress:

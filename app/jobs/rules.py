@@ -140,6 +140,7 @@ class Rules:
             raise InvalidRequest("prefix: no id begins with it", param="prefix")
         if not is_key(f"x{read.suffix}"):
             raise InvalidRequest("suffix: no id ends with it", param="suffix")
+        self._reader.check_apart(read.outputs)
         self._reader.draft(_SAMPLE, read.outputs, read, now=0.0)
         return read
 

@@ -26,7 +26,6 @@ from app.jobs.targets import Fields, TargetKind
 from app.render import Answer, Keyed, Renderer
 from app.settings import Settings
 from app.sources import stored, web
-from app.sources.base import Ref
 from transforms.formats import Format
 from transforms.inspect import look, peek
 
@@ -95,7 +94,7 @@ class Runner:
         made = await asyncio.to_thread(
             lambda: [_Made.of(*one) for one in zip(outputs, keyeds, answers, strict=True)]
         )
-        places = _places(job.refs, made, allowed=self._settings.targets)
+        places = _places(made, allowed=self._settings.targets)
         note = await self._writer.write(
             [
                 Finished(data=one.data, media_type=one.format.media_type, place=place)
@@ -178,22 +177,20 @@ class _Made:
         return self.answer.rendered.format
 
 
-def _places(
-    refs: Sequence[Ref], made: Sequence[_Made], *, allowed: Sequence[str]
-) -> list[str | None]:
+def _places(made: Sequence[_Made], *, allowed: Sequence[str]) -> list[str | None]:
     """Where each result goes.
 
     Raises TargetRefused, and InvalidRequest where it is no place, two would go to one, or one over
-    an original that it is made of.
+    an original that any of them is made of: a source, or what is merged with it or laid over it.
     """
-    own = {ref.name for ref in refs if ref.kind == stored.KIND}
+    own = {ref.name for one in made for ref in one.keyed.refs if ref.kind == stored.KIND}
     places: list[str | None] = []
     for number, one in enumerate(made):
         place = one.output.target
         param = f"outputs[{number}].target"
         if place is not None and targets.kind_of(place) is not TargetKind.URL:
             fields = Fields(
-                ref=refs[0],
+                ref=one.keyed.identity.ref,
                 width=one.width,
                 height=one.height,
                 extension=one.format.extension,
@@ -206,7 +203,8 @@ def _places(
             targets.check_place(place, param=param, allowed=allowed)
         if place in own:
             raise InvalidRequest(
-                f"{param}: the result would be written over its original, {place}", param=param
+                f"{param}: the result would be written over an original of the job, {place}",
+                param=param,
             )
         if place is not None and place in places:
             shown = shown_target(place)

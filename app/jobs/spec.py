@@ -25,6 +25,7 @@ from app.jobs.webhooks import WebhookCheck
 from app.presets import PARAMETER, Presets
 from app.settings import Settings
 from app.sources import stored
+from app.sources.base import Ref
 from app.stores.base import check_key
 from transforms.errors import InvalidOption
 from transforms.options import BY_SPELLING, MAX_SIDE
@@ -144,6 +145,7 @@ class SpecReader:
                 check_key(ref.name, param=param)
             elif number:
                 raise InvalidRequest(f"{param}: only ids are merged with others", param=param)
+        _check_not_over(refs, outputs)
         return Draft(
             source=refs,
             outputs=self._expand_all(outputs, "|".join(names[1:])),
@@ -161,6 +163,16 @@ class SpecReader:
     def check_webhook(self, url: str | None) -> str | None:
         """Return the webhook of a body. Raises InvalidRequest, SourceRefused."""
         return None if url is None else self._webhooks.check(url)
+
+    def check_apart(self, outputs: list[OutputBody]) -> None:
+        """Raise InvalidRequest where what is made of several originals would go to one place."""
+        for number, body in enumerate(outputs):
+            if body.target is not None and not targets.tells_originals_apart(body.target):
+                raise InvalidRequest(
+                    f"outputs[{number}].target: the results of all originals would be written to "
+                    "one place: it takes {id}, {stem} or {digest}",
+                    param=f"outputs[{number}].target",
+                )
 
     def check_outputs(self, outputs: list[OutputBody]) -> None:
         """Raise InvalidRequest or TargetRefused where no original could have these outputs."""
@@ -302,6 +314,17 @@ class SpecReader:
                 param=param,
             )
         return fm
+
+
+def _check_not_over(refs: Sequence[Ref], outputs: Sequence[OutputBody]) -> None:
+    """Raise InvalidRequest where a result would go over a source. The rest shows when it is run."""
+    own = {ref.name for ref in refs if ref.kind == stored.KIND}
+    for number, body in enumerate(outputs):
+        if body.target in own or (body.target == "{id}" and refs[0].kind == stored.KIND):
+            raise InvalidRequest(
+                f"outputs[{number}].target: the result would be written over its original",
+                param=f"outputs[{number}].target",
+            )
 
 
 def _check_distinct(outputs: Mapping[Output, str]) -> None:

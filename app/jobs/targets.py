@@ -22,6 +22,8 @@ from app.stores.base import check_key
 from transforms.formats import FORMATS
 
 FIELDS: Final = ("id", "stem", "w", "h", "ext", "digest", "column", "row")
+_OF_ORIGINAL: Final = ("id", "stem", "digest")
+"""Fields that differ from one original to the next."""
 _LONGEST: Final = 2048
 _LONGEST_URL: Final = 4096
 """Presigned URLs hold a session's token."""
@@ -200,6 +202,13 @@ def ending_of(template: str) -> str | None:
     if match is None or (is_url and match[1] not in FORMAT_OF_ENDING):
         return None
     return match[1]
+
+
+def tells_originals_apart(template: str) -> bool:
+    """Whether results of several originals go to several places."""
+    if kind_of(template) is TargetKind.URL:
+        return False
+    return any(name in _OF_ORIGINAL for _, name, _, _ in Formatter().parse(template))
 
 
 def place_before(template: str, *, fm: str, tile: tuple[int, int] | None) -> str | None:

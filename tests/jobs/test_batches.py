@@ -17,6 +17,7 @@ from tests.jobs.posting import NDJSON, ended, lines_of, post, results, until
 from tests.serving import serving
 
 SMALL = {"transform": {"w": 8}}
+ONE_PLACE = {"transform": {"w": 8, "fm": "png"}, "target": "same/{w}.png"}
 COUNTS = {"queued": 0, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
 
 
@@ -146,11 +147,11 @@ def test_a_jobs_own_options_go_before_those_of_the_batch(idle):
             "select.modified_since",
         ),
         (
-            {"select": {"missing_only": True}, "outputs": [{**SMALL, "target": "{w}.jpg"}]},
+            {"select": {"missing_only": True}, "outputs": [{**SMALL, "target": "{stem}-{w}.jpg"}]},
             "select.missing_only",
         ),
         (
-            {"select": {"missing_only": True}, "outputs": [{**SMALL, "target": "a.{ext}"}]},
+            {"select": {"missing_only": True}, "outputs": [{**SMALL, "target": "{stem}.{ext}"}]},
             "select.missing_only",
         ),
         ({"manifest": "list.txt"}, "manifest"),
@@ -161,6 +162,9 @@ def test_a_jobs_own_options_go_before_those_of_the_batch(idle):
             "max_failures",
         ),
         ({"sources": ["a"], "outputs": [SMALL], "report": {"target": "{id}"}}, "report.target"),
+        ({"sources": ["a"], "outputs": [SMALL], "report": {"target": "a.jpg"}}, "report.target"),
+        ({"sources": ["a", "b"], "outputs": [ONE_PLACE]}, "outputs[0].target"),
+        ({"select": {"prefix": "a"}, "outputs": [SMALL, ONE_PLACE]}, "outputs[1].target"),
         ({"sources": ["a"], "outputs": [SMALL], "colour": 1}, "colour"),
     ],
 )
@@ -372,14 +376,14 @@ def test_a_report_is_written_when_the_batch_has_ended(start, pictures):
     served = start()
     body = {"sources": ["in/0.jpg", "no.jpg"], "outputs": [SMALL], "retries": 0}
     made = {
-        only: post(served, {**body, "report": {"target": f"reports/{only}.nd", "only": only}})
+        only: post(served, {**body, "report": {"target": f"reports/{only}.ndjson", "only": only}})
         for only in ("all", "failed")
     }
     for (only, batch), lines in zip(made.items(), (2, 1), strict=True):
         places = until(
             lambda batch=batch: served.get(f"/batches/{batch['id']}").json()["report"].get("places")
         )
-        assert places == [f"reports/{only}.nd"]
+        assert places == [f"reports/{only}.ndjson"]
         told = served.get(f"/images/{places[0]}").text.splitlines()
         assert len(told) == lines
         assert json.loads(told[-1])["error"]["code"] == "original_missing"
@@ -394,7 +398,11 @@ def test_a_long_report_has_parts(start, pictures, monkeypatch):
     served = start()
     batch = post(
         served,
-        {"sources": ["in/0.jpg", "in/1.jpg"], "outputs": [SMALL], "report": {"target": "a.b/r.nd"}},
+        {
+            "sources": ["in/0.jpg", "in/1.jpg"],
+            "outputs": [SMALL],
+            "report": {"target": "a.b/r.ndjson"},
+        },
     )
     report = until(
         lambda: (
@@ -402,7 +410,7 @@ def test_a_long_report_has_parts(start, pictures, monkeypatch):
             and found
         )
     )
-    assert (report["places"], report["lines"]) == (["a.b/r.nd", "a.b/r-2.nd"], 2)
+    assert (report["places"], report["lines"]) == (["a.b/r.ndjson", "a.b/r-2.ndjson"], 2)
     for place in report["places"]:
         assert json.loads(served.get(f"/images/{place}").text)["state"] == "succeeded"
 
@@ -439,6 +447,22 @@ def test_batches_are_listed_by_the_page(idle):
     rest = idle.get(first["next"]).json()
     assert rest["items"][0]["id"] == made[0]
     assert "next" not in idle.get("/batches?limit=1000").json()
+
+
+def test_batches_are_found_by_their_state_and_label(idle):
+    made = post(idle, {"sources": ["a"], "outputs": [SMALL], "label": "found"})["id"]
+
+    def listed(query):
+        return [batch["id"] for batch in idle.get(f"/batches?{query}").json()["items"]]
+
+    assert listed("label=found") == [made]
+    assert listed("label=found&state=running") == [made]
+    assert listed("label=found&state=succeeded") == []
+    problem = idle.get("/batches?state=queued").json()
+    assert (problem["code"], problem["param"]) == ("invalid_parameter", "state")
+
+
+def test_what_is_asked_of_no_batch_is_missing(idle):
     assert idle.get("/batches/nothing").status_code == 404
     assert idle.get("/batches/nothing/results").status_code == 404
     assert idle.client.post("/batches/nothing/cancel").status_code == 404

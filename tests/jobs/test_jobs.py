@@ -51,6 +51,23 @@ def test_a_result_becomes_an_original_like_any_other(shop):
     assert served.get("/thumb/out/1.jpg?w=20").status_code == 200
 
 
+@pytest.mark.parametrize("target", ["b.jpg", "{id}"])
+def test_a_result_over_its_source_is_refused_at_once(shop, target):
+    output = {"transform": "w=20&fm=jpeg", "target": target}
+    problem = post(shop(), {"source": "b.jpg", "outputs": [output]}).json()
+    assert (problem["code"], problem["param"]) == ("invalid_parameter", "outputs[0].target")
+
+
+@pytest.mark.parametrize("what", ["watermark", "merge"])
+def test_no_result_goes_over_what_is_laid_or_merged(shop, tmp_path, what):
+    served = shop()
+    before = (tmp_path / "originals/ring.png").read_bytes()
+    output = {"transform": {"w": 20, "fm": "png", what: "ring.png"}, "target": "ring.png"}
+    job = ended(served, post(served, {"source": "b.jpg", "outputs": [output]}).json()["id"])
+    assert (job["state"], job["error"]["param"]) == ("failed", "outputs[0].target")
+    assert (tmp_path / "originals/ring.png").read_bytes() == before
+
+
 def test_a_result_without_target_warms_what_a_page_will_ask_for(shop, tmp_path):
     served = shop()
     body = {
@@ -320,12 +337,13 @@ def test_a_job_waits_for_a_folder_of_originals_that_is_not_there(serve, tmp_path
 
 def test_a_job_whose_time_is_too_short_for_its_picture_is_told_so(shop, monkeypatch):
     served = shop()
-    slow = Cost(seconds=90.0, memory=1, kind=("jpeg", "avif"))
+    slow = Cost(seconds=90.0, memory=1, kind=("jpeg", "avif"), parts={"effort": 80.0})
     monkeypatch.setattr("app.render.estimate_all", lambda works: slow)
     body = {"source": "b.jpg", "outputs": [{"transform": "fm=avif&effort=9"}], "timeout": 7}
     job = ended(served, post(served, body).json()["id"])
     assert (job["state"], job["attempt"]) == ("failed", 1)
     assert job["error"]["param"] == "timeout"
-    assert "about 90 s, and timeout is 7 s: give it more" in job["error"]["detail"]
+    assert "about 90 s, of which 80 s" in job["error"]["detail"]
+    assert "and timeout is 7 s: give it more" in job["error"]["detail"]
     answer = served.get("/thumb/b.jpg?fm=avif&effort=9")
     assert (answer.status_code, answer.json()["param"]) == (400, "effort")

@@ -51,6 +51,11 @@ def test_a_rule_is_made_shown_changed_and_deleted(served):
     ("body", "status", "param"),
     [
         ({**IN, "bucket": "elsewhere"}, 400, "bucket"),
+        (
+            {**IN, "outputs": [{"transform": "fm=jpeg", "target": "same.jpg"}]},
+            400,
+            "outputs[0].target",
+        ),
         ({**IN, "prefix": "/"}, 400, "prefix"),
         ({**IN, "prefix": "a\u0000"}, 400, "prefix"),
         ({**IN, "prefix": "\ud800"}, 400, "prefix"),
