@@ -511,8 +511,9 @@ def _check_cost(cost: Cost, seconds: float, lane: Lane) -> None:
         return
     cause = cost.cause
     change = f"ask for {_CHEAPER.get(cause, f'less {cause}, or a smaller picture')}"
+    part = cost.parts.get(cause, cost.seconds)
     what = (
-        f"this would take about {cost.seconds:.0f} s, of which {cost.parts.get(cause, cost.seconds):.0f} s are for "
+        f"this would take about {cost.seconds:.0f} s, of which {part:.0f} s are for "
         f"{_COSTLY.get(cause, cause)}"
     )
     if lane is Lane.JOBS:
