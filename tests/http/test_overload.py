@@ -99,11 +99,13 @@ def test_a_post_may_wait_longer_than_a_get(serve, folder, call, until, gate):
     assert waits.read().status == 200
 
 
-def test_a_render_that_takes_too_long_is_stopped_and_the_next_one_works(serve, folder, until, vast):
+def test_a_render_that_takes_too_long_is_stopped_and_the_next_one_works(
+    serve, folder, until, vast, monkeypatch
+):
     folder.put("vast.png", vast)
     served = serve(workers=1, render_timeout="300ms", queue_interactive="1h", results="off")
     # The estimate would refuse it before it begins: here it is wrong.
-    served.app.api.state.service.renderer._check_cost = lambda *estimated: None
+    monkeypatch.setattr("app.render._check_cost", lambda *estimated: None)
     answer = served.get("/thumb/vast.png?w=5000&fm=jpeg")
     assert answer.status_code == 504
     assert answer.json()["code"] == "render_timeout"
