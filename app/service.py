@@ -39,6 +39,8 @@ _UPLOADS: Final = "upload"
 _DOWNLOADED: Final = (stored.KIND, web.KIND, _UPLOADS)
 _DOWNLOAD_SHARE: Final = 0.25
 """Of the memory, for bodies on their way. Pixels have a share of their own."""
+_UNUSABLE: Final = "The folder of originals cannot be used: the log names it"
+_SILENT: Final = "The folder of originals does not answer"
 _LOOK_TIMEOUT: Final = 2.0
 """Seconds for a look at a folder: one on a network may not answer."""
 
@@ -63,27 +65,39 @@ class Service:
     stop_jobs: asyncio.Event
     """Set when this process takes up no more jobs."""
     draining: bool = field(default=False)
+    _looking: asyncio.Task[str | None] | None = field(default=None)
+    _fault: str | None = field(default=None)
 
     async def find_fault(self) -> str | None:
         """What is wrong with the folder of originals on this machine, if anything is.
 
-        A bucket is not looked at: it is the same for all replicas.
+        Anybody may be told this; where the folder is, is in the log. A bucket is not looked at: it
+        is the same for all replicas.
         """
         if not isinstance(self.originals, FileStore):
             return None
-        try:
-            async with asyncio.timeout(_LOOK_TIMEOUT):
-                await self.originals.check()
-        except StoreMisconfigured as error:
-            return error.detail
-        except TimeoutError:
-            return "The folder of originals does not answer"
-        return None
+        # One look at a time: where the folder hangs, each would hold a thread for good.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(_look_at(self.originals))
+        done, _ = await asyncio.wait({self._looking}, timeout=_LOOK_TIMEOUT)
+        fault = self._looking.result() if done else "it does not answer"
+        if fault != self._fault:
+            self._fault = fault
+            log.warning("originals_unusable" if fault else "originals_usable", reason=fault)
+        return None if fault is None else _UNUSABLE if done else _SILENT
 
     def drain(self) -> None:
         """Turn readiness, and take up no more jobs."""
         self.draining = True
         self.stop_jobs.set()
+
+
+async def _look_at(originals: FileStore) -> str | None:
+    try:
+        await originals.check()
+    except StoreMisconfigured as error:
+        return error.detail
+    return None
 
 
 def open_originals(settings: Settings) -> ObjectStore:
@@ -257,8 +271,7 @@ async def open_service(
             jobs=jobs,
             stop_jobs=stop_jobs,
         )
-        if fault := await service.find_fault():
-            log.warning("originals_unusable", reason=fault)
+        await service.find_fault()
         yield service
 
 

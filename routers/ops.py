@@ -38,7 +38,7 @@ async def readyz(request: Request) -> Response:
     """Take the replica out of rotation when this fails.
 
     A bucket that fails does not make a replica unready: it would fail for all of them at once. A
-    folder of originals that is not there does: `detail` names it.
+    folder of originals that is not there does: `detail` says so, and the log where it should be.
     """
     service = service_of(request)
     fault = None if service.draining else await service.find_fault()

@@ -171,7 +171,7 @@ def _after_blocks(data: bytes, at: int) -> int:
 
 
 def _is_bare_exif(block: bytes, tags: _Tags) -> bool:
-    """Whether all tags may stay, and nothing but zeros lies between what they take."""
+    """Whether all tags may stay, each once, and nothing but zeros lies between what they take."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
         return False
@@ -179,6 +179,7 @@ def _is_bare_exif(block: bytes, tags: _Tags) -> bool:
     unused[:8] = bytes(8)
     (directory,) = struct.unpack_from(order + "I", block, 4)
     waiting = [directory]
+    met: set[int] = set()
     for at in waiting:
         (count,) = struct.unpack_from(order + "H", block, at)
         end = at + 2 + 12 * count
@@ -188,6 +189,9 @@ def _is_bare_exif(block: bytes, tags: _Tags) -> bool:
         unused[at : end + 4] = bytes(end + 4 - at)
         for entry in range(at + 2, end, 12):
             tag, kind, number, place = struct.unpack_from(order + "HHII", block, entry)
+            if tag in met:
+                return False
+            met.add(tag)
             size = number * _TYPE_BYTES.get(kind, len(block))
             if tag == _CAMERA_DIRECTORY and len(waiting) == 1:
                 waiting.append(place)

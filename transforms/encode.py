@@ -82,10 +82,14 @@ def encode(
     image, keep = _choose_metadata(image, transform.meta)
     stop.watch(image)  # the saver looks at the very image that it is given
     encoded = _encode(image, image_format, work, keep, attach)
-    if "smaller" in transform.auto and _is_answer(work, image_format, original):
-        within = transform.max_bytes is None or len(original) <= transform.max_bytes
-        if within and len(original) <= len(encoded.data):
-            return Encoded(data=original, format=work.header.format)
+    within = transform.max_bytes is None or len(original) <= transform.max_bytes
+    if (
+        "smaller" in transform.auto
+        and within
+        and len(original) <= len(encoded.data)
+        and _is_answer(work, image_format, original)
+    ):
+        return Encoded(data=original, format=work.header.format)
     return encoded
 
 

@@ -17,7 +17,7 @@ from transforms.libvips import MetadataType
 if TYPE_CHECKING:
     from transforms import libvips
 
-_THUMBNAILS: Final = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails\s*>", re.DOTALL)
+_THUMBNAILS: Final = re.compile(rb"<(\w+):Thumbnails\b")
 _IMAGE: Final = b"xmpGImg"
 _PHOTOSHOP: Final = b"Photoshop 3.0\0"
 _RESOURCE: Final = b"8BIM"
@@ -47,9 +47,27 @@ def drop_previews(image: libvips.Image) -> libvips.Image:
 
 def _clean_xmp(packet: bytes) -> bytes:
     """The packet without thumbnails, or nothing where some are in a place that is not theirs."""
-    cleaned = _THUMBNAILS.sub(b"", packet)
+    kept = bytearray()
+    at = 0
+    # Each byte is passed once: a packet may have been made to be passed over and over.
+    while found := _THUMBNAILS.search(packet, at):
+        kept += packet[at : found.start()]
+        at = _after_element(packet, found)
+        if not at:
+            return b""
+    kept += packet[at:]
     # What is left may declare the namespace, but has no element or attribute of it.
-    return b"" if _IMAGE + b":image" in cleaned else cleaned
+    return b"" if _IMAGE + b":image" in kept else bytes(kept)
+
+
+def _after_element(packet: bytes, opening: re.Match[bytes]) -> int:
+    """Where the element ends that begins here, or 0 where it does not end."""
+    opened = packet.find(b">", opening.end())
+    if packet[opened - 1 : opened] == b"/":
+        return opened + 1
+    closing = b"</" + opening[1] + b":Thumbnails"
+    inner = packet.find(closing, opening.end())
+    return 0 if inner < 0 else packet.find(b">", inner + len(closing)) + 1
 
 
 def _clean_resources(block: bytes) -> bytes:
@@ -57,7 +75,7 @@ def _clean_resources(block: bytes) -> bytes:
     start = len(_PHOTOSHOP) if block.startswith(_PHOTOSHOP) else 0
     if not block.startswith(_RESOURCE, start):
         return block
-    kept = block[:start]
+    kept = bytearray(block[:start])
     at = start
     while block.startswith(_RESOURCE, at):
         try:
@@ -70,4 +88,4 @@ def _clean_resources(block: bytes) -> bytes:
         if number not in _PREVIEWS:
             kept += block[at:end]
         at = end
-    return kept
+    return bytes(kept)

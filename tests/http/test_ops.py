@@ -51,7 +51,8 @@ def test_a_folder_of_originals_that_is_not_there_is_a_fault_of_the_store(serve, 
     turned = served.get("/readyz")
     assert turned.status_code == 503
     assert turned.json()["status"] == "misconfigured"
-    assert str(folder) in turned.json()["detail"]
+    assert turned.json()["detail"].startswith("The folder of originals cannot be used")
+    assert str(folder) not in turned.text
     assert served.get("/livez").status_code == 200
     for path in ("/thumb/cat.jpg?w=20", "/info/cat.jpg", "/images/cat.jpg"):
         answer = served.get(path)

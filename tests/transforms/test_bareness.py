@@ -118,6 +118,15 @@ def test_what_hides_between_the_values_of_exif_is_found() -> None:
     assert not is_bare(after_start(PLAIN["jpeg"], 0xE1, block + b"at home"), "jpeg", rights=True)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_tag_of_exif_that_is_there_twice_is_not_bare(count: int) -> None:
+    name = b"An artist\0"
+    entry = struct.pack("<HHII", 0x013B, 2, len(name), 8 + 2 + 12 * count + 4)
+    block = struct.pack("<2sHIH", b"II", 42, 8, count) + entry * count + bytes(4) + name
+    original = after_start(PLAIN["jpeg"], 0xE1, b"Exif\0\0" + block)
+    assert is_bare(original, "jpeg", rights=True) == (count == 1)
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), fm=st.sampled_from([*PLAIN]))
 def test_what_is_cut_or_damaged_never_fails_and_what_is_cut_is_never_bare(data, fm) -> None:

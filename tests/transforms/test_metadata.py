@@ -155,6 +155,27 @@ def test_neither_xmp_nor_photoshop_keeps_a_preview() -> None:
     assert data.count(b"kept") == 2
 
 
+@pytest.mark.parametrize(
+    ("thumbnails", "kept"),
+    [
+        (b"<xmp:Thumbnails/>", True),
+        (b"<xmp:Thumbnails a='1' />", True),
+        (b"<xmp:Thumbnails>SECRET-XMP</xmp:Thumbnails >" * 3, True),
+        (b"<xmp:Thumbnails>SECRET-XMP", False),
+        (b"<xmp:Thumbnails>SECRET-XMP</xmp:Thumbnails", False),
+        (b"<xmp:Thumbnails>" * 1_000 + b"SECRET-XMP", False),
+    ],
+)
+def test_an_xmp_packet_whose_preview_does_not_end_is_dropped(thumbnails: bytes, kept: bool) -> None:
+    image = quadrants().copy()
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a>kept</a>' + thumbnails + b"</x:xmpmeta"
+    packet += b">" if kept else b""
+    image.set_type(MetadataType.BYTES, "xmp-data", packet)
+    data = render(saved(image, "jpeg"), "crop=0,0,20,20&meta=keep", fm="jpeg").data
+    assert b"SECRET" not in data
+    assert (b"<a>kept</a>" in data) == kept
+
+
 def test_meta_keep_keeps_the_caption_of_a_jpeg(originals: dict[str, bytes]) -> None:
     data = render(originals["jpeg"], "w=40&meta=keep", fm="jpeg").data
     assert b"SECRET-CAPTION" in data
