@@ -13,7 +13,8 @@ from app.admission import Lane
 from app.cache import MemoryTier, Rendered
 from app.colours import pack, unpack
 from app.flights import Flights
-from app.render import Fetched, Keyed, Renderer
+from app.keys import Fetched, Keyed
+from app.render import Renderer
 from app.sources.base import Identity, Ref
 from app.telemetry import Timings
 from transforms import describe, pipeline

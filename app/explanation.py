@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from app.render import Keyed
+from app.keys import Keyed
 from app.settings import Settings
 from transforms.cost import estimate_all
 from transforms.errors import InvalidOption

@@ -84,9 +84,7 @@ class Ladder:
         InvalidOption where one would be larger than can be asked for.
         """
         transform = self.transform
-        dpr = (transform.dpr * min(width, widest) / widest).quantize(
-            _SIX_PLACES
-        ).normalize() or _SIX_PLACES
+        dpr = round_to_six(transform.dpr * min(width, widest) / widest)
         at = replace(
             transform,
             w=max(1, round(width / dpr)),
@@ -98,7 +96,7 @@ class Ladder:
 
     def scaled(self, factor: Decimal) -> Transform:
         """The transform with every length multiplied. Raises InvalidOption as `at` does."""
-        return replace(self.transform, dpr=_six(self.transform.dpr * factor)).fold_dpr()
+        return replace(self.transform, dpr=round_to_six(self.transform.dpr * factor)).fold_dpr()
 
     def _bounds(self) -> Iterator[int]:
         """How wide max-w and max-h let the box be."""
@@ -120,7 +118,7 @@ class Ladder:
         return None if self._ratio is None else max(1, round(width * self._ratio))
 
 
-def _six(value: Decimal) -> Decimal:
+def round_to_six(value: Decimal) -> Decimal:
     """With at most six places, as a request can say it, and never 0."""
     return max(_SIX_PLACES, value.quantize(_SIX_PLACES)).normalize()
 

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final, TypeVar
 
 from app.admission import Admission, Lane
@@ -33,13 +33,15 @@ from app.children import Child, Children
 from app.engine import Engine
 from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
 from app.flights import Flights
+from app.keys import UPLOAD, Fetched, Keyed, key_of
 from app.originals import Originals
+from app.refusals import check_seconds
 from app.results import StoredTier
 from app.sources.base import Identity, Ref
 from app.telemetry import Metrics, Timings
 from transforms import pipeline
 from transforms.bitmap import AS_BITMAP, Bitmap
-from transforms.cost import Cost, estimate_all
+from transforms.cost import estimate_all
 from transforms.errors import InvalidOption, UnsupportedFormat
 from transforms.formats import SNIFFED_BYTES, sniff
 from transforms.inspect import Header, header_of_leaf, look
@@ -52,62 +54,6 @@ _Flight = tuple[float | str | None, ...]
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
-_COSTLY: Final = {
-    "w": "pixels alone",
-    "effort": "effort beyond the usual",
-    "q": "finding a quality",
-    "max-bytes": "finding a quality",
-    "merge": "decoding what is merged",
-}
-"""What the seconds are for that a parameter causes."""
-_CHEAPER: Final = {
-    "w": "a smaller picture, or another fm",
-    "effort": "less effort, or a smaller picture",
-    "q": "a quality in numbers, or a smaller picture",
-    "max-bytes": "a q in place of max-bytes, or a smaller picture",
-    "merge": "fewer or smaller originals",
-    "trim": "a smaller original, or none trimmed",
-}
-"""What is asked for to make do with fewer."""
-UPLOAD: Final = "upload"
-"""The kind of an original that comes with the request itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keyed:
-    """A request whose originals have been identified: steps 1 and 2 are done.
-
-    `others` are those merged with the first and `marks` its watermarks, in the transform's order.
-    """
-
-    identity: Identity
-    transform: Transform
-    key: str
-    others: tuple[Identity, ...] = ()
-    marks: tuple[Identity, ...] = ()
-
-    @property
-    def refs(self) -> tuple[Ref, ...]:
-        """Every original that is in the result, the first of them first."""
-        return tuple(i.ref for i in (self.identity, *self.others, *self.marks))
-
-    @property
-    def fm(self) -> str:
-        """The output that the transform was settled on."""
-        return self.transform.fm or "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """The originals of a request, the first of them and those merged with it.
-
-    The header is the first's, as its first page has it.
-    """
-
-    keyed: Keyed
-    data: bytes
-    others: Sequence[bytes]
-    header: Header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +167,7 @@ class Renderer:
 
     def check_time(self, work: Work) -> None:
         """Raise InvalidOption for what a render is refused for: that it would take too long."""
-        _check_cost(estimate_all([work]), self._max_seconds, Lane.INTERACTIVE)
+        check_seconds(estimate_all([work]), self._max_seconds, Lane.INTERACTIVE)
 
     def refusal_of(self, work: Work) -> InvalidOption | None:
         """What `check_time` raises, if anything."""
@@ -414,7 +360,7 @@ class Renderer:
                 works = await asyncio.to_thread(prepare)
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
-            _check_cost(cost, seconds, lane)
+            check_seconds(cost, seconds, lane)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -499,41 +445,9 @@ class Renderer:
         return bitmap
 
 
-@lru_cache(maxsize=256)
-def _canonical(transform: Transform) -> str:
-    """Equal requests for many originals are printed once."""
-    return transform.canonical
-
-
-def _check_cost(cost: Cost, seconds: float, lane: Lane) -> None:
-    """Refuse what cannot be done in time: an encoder that is at work cannot be stopped."""
-    if cost.seconds <= seconds:
-        return
-    cause = cost.cause
-    change = f"ask for {_CHEAPER.get(cause, f'less {cause}, or a smaller picture')}"
-    part = cost.parts.get(cause, cost.seconds)
-    what = (
-        f"this would take about {cost.seconds:.0f} s, of which {part:.0f} s are for "
-        f"{_COSTLY.get(cause, cause)}"
-    )
-    if lane is Lane.JOBS:
-        raise InvalidOption(
-            "timeout", f"{what}, and timeout is {seconds:g} s: give it more, or {change}"
-        )
-    raise InvalidOption(cause, f"{what}, and at most {seconds:g} s are spent on a render: {change}")
-
-
 def _flight(keys: Iterable[str], lane: Lane, seconds: float) -> _Flight:
     """What tells renders under way apart.
 
     Who waits for an answer does not wait in the lane of jobs, nor fails because a job does.
     """
     return (seconds if lane is Lane.JOBS else None, *keys)
-
-
-def key_of(transform: Transform, *identities: Identity) -> str:
-    """The key of a result: what it is made of, and by which engine. 128 bits, hexadecimal."""
-    parts = [_canonical(transform), pipeline.EPOCH]
-    for identity in identities:
-        parts += [identity.ref.kind, identity.ref.name, identity.version]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

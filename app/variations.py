@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
-from app.ladders import Ladder
+from app.ladders import Ladder, round_to_six
 from app.presets import PARAMETER, Pairs, Presets
 from app.sizes import RATIOS
 from transforms.errors import InvalidOption
@@ -19,7 +19,6 @@ from transforms.kinds import show_decimal
 from transforms.options import BY_NAME, BY_SPELLING, OPTIONS
 from transforms.transform import Transform
 
-_SIX_PLACES: Final = Decimal("0.000001")
 _LENGTHS: Final = tuple(option.name for option in OPTIONS if option.is_length)
 
 
@@ -104,7 +103,7 @@ class Variations:
         if ratio != transform.dpr and not self._may("dpr"):
             if transform.layers:
                 return None  # these have lengths of their own, which no parameter shrinks
-            transform = replace(transform, dpr=_six(1 / ratio)).fold_dpr()
+            transform = replace(transform, dpr=round_to_six(1 / ratio)).fold_dpr()
         else:
             ratio = transform.dpr
         shown = dict(transform.items())
@@ -130,7 +129,7 @@ class Variations:
     def _densities(self, ladder: Ladder, widths: Sequence[int], *, named: bool) -> list[Rung]:
         said = Decimal(self._said.get("dpr", "1"))
         once = (ladder.asked or ladder.natural.width * ladder.transform.dpr) / said
-        steps = {_six(width / once): width for width in widths}
+        steps = {round_to_six(width / once): width for width in widths}
         if not named:
             steps = {ratio: max(1, round(once * ratio)) for ratio in RATIOS}
         reach = ladder.reach
@@ -154,7 +153,3 @@ class Variations:
 
 def _is(name: str, spelling: str) -> bool:
     return spelling in BY_NAME[name].spellings
-
-
-def _six(value: Decimal) -> Decimal:
-    return value.quantize(_SIX_PLACES).normalize()

@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, Response
 from app import kits
 from app.admission import Lane
 from app.errors import InvalidRequest
+from app.keys import Fetched
 from app.kits import Kit, Variant
 from app.ladders import ladder_of
 from app.presets import Pairs
-from app.render import Fetched
 from app.service import Service
 from app.sources.base import Ref
 from app.tokens import Scope

@@ -62,9 +62,9 @@ def draw_marks(work: Work) -> tuple[Mark, ...]:
     scale = mark_scale(work)
     canvas = work.plan.padded
     marks = [
-        _draw_watermark(canvas, work.marks[layer.original], layer, scale)
+        draw_watermark(canvas, work.marks[layer.original], layer, scale=scale)
         if isinstance(layer, Watermark)
-        else _draw_text(canvas, layer, scale)
+        else draw_text(canvas, layer, scale=scale)
         for layer in work.transform.layers
     ]
     return tuple(mark for mark in marks if mark is not None)
@@ -79,34 +79,15 @@ def mark_scale(work: Work) -> Decimal:
 def overlay(image: libvips.Image, work: Work) -> libvips.Image:
     """Lay what `draw_marks` has drawn over the picture, its canvas and its padding."""
     for mark in work.drawn:
-        image = _lay(_settle(image), mark)
+        image = lay(image, mark)
     return image
 
 
-def lay_watermark(
-    image: libvips.Image, bitmap: Bitmap, watermark: Watermark, *, scale: Decimal
-) -> libvips.Image:
-    """Lay a bitmap over a picture: 8-bit sRGB of the same size, with alpha where it had alpha.
+def draw_watermark(canvas: Size, bitmap: Bitmap, watermark: Watermark, *, scale: Decimal) -> Mark:
+    """A watermark for pictures of a size in pixels.
 
-    `scale` multiplies lengths in pixels, the bitmap's own size among them. A picture that is still
-    to be computed is computed into memory first.
+    `scale` multiplies lengths in pixels, the bitmap's own size among them.
     """
-    return _lay(_settle(image), _draw_watermark(_size(image), bitmap, watermark, scale))
-
-
-def lay_text(image: libvips.Image, text: Text, *, scale: Decimal) -> libvips.Image:
-    """Write text over a picture: 8-bit sRGB of the same size, with alpha where it had alpha.
-
-    `scale` multiplies lengths in pixels. Text is placed by its ink. Of a text that would take more
-    than `MOST_RASTER` pixels either way, or twice the picture, the end is left out. A picture that
-    is still to be computed is computed into memory first.
-    """
-    mark = _draw_text(_size(image), text, scale)
-    image = _settle(image)
-    return image if mark is None else _lay(image, mark)
-
-
-def _draw_watermark(canvas: Size, bitmap: Bitmap, watermark: Watermark, scale: Decimal) -> Mark:
     size = fit(canvas, bitmap.size, watermark.scale, scale)
     mark = _fade(_resize(_bare(bitmap.image), size), watermark.opacity)
     left, top = place(canvas, size, watermark.gravity, x=watermark.x, y=watermark.y, scale=scale)
@@ -116,7 +97,12 @@ def _draw_watermark(canvas: Size, bitmap: Bitmap, watermark: Watermark, scale: D
     return Mark(image=mark.copy_memory(), left=left, top=top, blend=watermark.blend)
 
 
-def _draw_text(canvas: Size, text: Text, scale: Decimal) -> Mark | None:
+def draw_text(canvas: Size, text: Text, *, scale: Decimal) -> Mark | None:
+    """A text for pictures of a size in pixels, or None where there is nothing to see.
+
+    `scale` multiplies lengths in pixels. Text is placed by its ink. Of a text that would take more
+    than `MOST_RASTER` pixels either way, or twice the picture, the end is left out.
+    """
     image = _draw(text, canvas, scale)
     if image is None:
         return None
@@ -210,8 +196,13 @@ def _tile(mark: libvips.Image, canvas: Size, left: int, top: int, gap: int) -> l
     return cell.replicate(columns, rows).crop(across, down, canvas.width, canvas.height)
 
 
-def _lay(image: libvips.Image, mark: Mark) -> libvips.Image:
-    """Blend a mark into a picture, clipped to it."""
+def lay(image: libvips.Image, mark: Mark) -> libvips.Image:
+    """Blend a mark into a picture: 8-bit sRGB of the same size, with alpha where it had alpha.
+
+    What lies outside of the picture is cut off. A picture that is still to be computed is computed
+    into memory first.
+    """
+    image = _settle(image)
     left, top = mark.left, mark.top
     right = min(left + mark.image.width, image.width)
     bottom = min(top + mark.image.height, image.height)

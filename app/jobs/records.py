@@ -15,8 +15,6 @@ from app.sources import stored, web
 from app.sources.base import Ref
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
-PRIORITIES: Final = (0, 1, 2)
-"""Low, normal, high: the higher goes first."""
 
 
 class State(StrEnum):

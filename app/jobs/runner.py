@@ -23,7 +23,8 @@ from app.jobs.database import Connection
 from app.jobs.records import Job, Output, shown_source, shown_target
 from app.jobs.spec import settled
 from app.jobs.targets import Fields, TargetKind
-from app.render import Answer, Keyed, Renderer
+from app.keys import Keyed
+from app.render import Answer, Renderer
 from app.settings import Settings
 from app.sources import stored, web
 from transforms.formats import Format

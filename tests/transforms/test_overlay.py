@@ -20,7 +20,7 @@ from tests.transforms.pictures import flat, noise, numbered, photo, saved, with_
 from transforms.bitmap import Bitmap
 from transforms.layers import BLENDS, TEXTS, WATERMARKS, Length, Text, Watermark
 from transforms.libvips import Image
-from transforms.overlay import fit, lay_text, lay_watermark, place
+from transforms.overlay import draw_text, draw_watermark, fit, lay, place
 from transforms.shapes import Size
 from transforms.values import COMPASS, Colour, Gravity
 
@@ -56,9 +56,22 @@ def with_alpha(image: Image) -> Image:
     return image.bandjoin(alpha).copy_memory()
 
 
+def size_of(image: Image) -> Size:
+    return Size(image.width, image.height)
+
+
 def kept(image: Image) -> Bitmap:
     """A mark as it is kept, in its own size."""
-    return Bitmap(image=image, size=Size(image.width, image.height))
+    return Bitmap(image=image, size=size_of(image))
+
+
+def lay_watermark(image: Image, bitmap: Bitmap, watermark: Watermark, *, scale: Decimal) -> Image:
+    return lay(image, draw_watermark(size_of(image), bitmap, watermark, scale=scale))
+
+
+def lay_text(image: Image, text: Text, *, scale: Decimal) -> Image:
+    mark = draw_text(size_of(image), text, scale=scale)
+    return image if mark is None else lay(image, mark)
 
 
 def marked(image: Image, bitmap: Image, parts: str = "", *, scale: Decimal = ONE) -> Image:
@@ -636,8 +649,8 @@ import random
 from decimal import Decimal
 from pathlib import Path
 from transforms.layers import Text
-from transforms.libvips import Image
-from transforms.overlay import lay_text
+from transforms.overlay import draw_text
+from transforms.shapes import Size
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -645,9 +658,8 @@ def resident():
 def write(times):
     for _ in range(times):
         family, scale = f"F{random.random()}".replace(".", ""), random.uniform(0.2, 2)
-        lay_text(image, Text("Hi", font=family), scale=Decimal(f"{scale:.5f}"))
+        draw_text(Size(40, 30), Text("Hi", font=family), scale=Decimal(f"{scale:.5f}"))
 
-image = Image.black(40, 30, bands=3).copy(interpretation="srgb")
 write(500)
 before = resident()
 write(1000)
@@ -679,11 +691,12 @@ _FONTLESS = """
 from decimal import Decimal
 from transforms.layers import Text
 from transforms.libvips import Image
-from transforms.overlay import lay_text
+from transforms.overlay import draw_text, lay
+from transforms.shapes import Size
 
 image = Image.black(200, 60, bands=3).copy(interpretation="srgb")
-text = Text("Hello", outline_width=2)
-print(lay_text(image + 255, text, scale=Decimal(1)).cast("uchar").min())
+mark = draw_text(Size(200, 60), Text("Hello", outline_width=2), scale=Decimal(1))
+print(lay(image + 255, mark).cast("uchar").min())
 """
 
 
