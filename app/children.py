@@ -206,6 +206,8 @@ class Child:
 
     async def _receive(self, length: int, head: bytes = b"") -> bytes:
         """`head`, and after it exactly so many bytes of what comes."""
+        if not length:
+            return head
         # As large as a raster is, it is not to be held twice: this gives its bytes uncopied.
         whole = io.BytesIO()
         whole.write(head)
