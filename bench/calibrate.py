@@ -27,7 +27,8 @@ from typing import Any, Final
 from bench.report import Report, Verdict, middle, percentile, save
 from bench.service import ROOT, processors
 from transforms import likeness
-from transforms.aim import MOST_ENCODES, STEP, reach_target
+from transforms.aim import MOST_ENCODES, STEP, fit_bytes, reach_target
+from transforms.encode import DEFAULT_QUALITY
 from transforms.libvips import Image
 
 _PROGRAMS: Final = ("ssimulacra2_rs", "ssimulacra2")
@@ -43,6 +44,8 @@ _QUALITIES: Final = {
 }
 _TARGETS: Final = (70, 80, 90)
 _PROMISED: Final = 20
+_SHARES: Final = (0.8, 0.5, 0.25)
+"""Budgets of bytes, as parts of the file at the usual quality."""
 _LOWEST: Final = 35.0
 """Scores below this are of no use to anyone and are left out of the fit."""
 _JUDGED: Final = 60.0
@@ -313,6 +316,56 @@ def judge_promises(pictures: Sequence[Picture], judge: Judge, report: Report) ->
     report.verdicts.append(Verdict(what="encodes", value=float(most), at_most=MOST_ENCODES))
 
 
+def judge_budgets(pictures: Sequence[Picture], report: Report) -> None:
+    """Add how well files fill the bytes that they may have, and what finding them costs."""
+    rows = []
+    for fm, best in DEFAULT_QUALITY.items():
+        for share in _SHARES:
+            filled, encodes, cost, refused = [], [], [], 0
+            for picture in pictures:
+                save_at = _saver(picture.pixels, fm)
+                began = time.process_time()
+                whole = save_at(best)
+                once = time.process_time() - began
+                budget = int(len(whole) * share)
+                began = time.process_time()
+                fitted = fit_bytes(save_at, budget=budget, best=best)
+                cost.append((time.process_time() - began) / once)
+                if len(save_at(1)) <= budget:
+                    filled.append(len(fitted.data) / budget)
+                else:
+                    refused += not fitted.fits
+                encodes.append(fitted.encodes)
+            rows.append(
+                {
+                    "format": fm,
+                    "bytes / usual": share,
+                    "filled, least": min(filled),
+                    "median": middle(filled),
+                    "most": max(filled),
+                    "cannot be": len(pictures) - len(filled),
+                    "refused": refused,
+                    "encodes": statistics.fmean(encodes),
+                    "at most": max(encodes),
+                    "cost in encodes": middle(cost),
+                }
+            )
+    report.add_table(f"max-bytes for {len(pictures)} pictures", rows)
+    report.verdicts += [
+        Verdict(what="bytes / max-bytes", value=max(row["most"] for row in rows), at_most=1.0),
+        Verdict(
+            what="pictures that cannot be so small, and were not refused",
+            value=float(sum(row["cannot be"] - row["refused"] for row in rows)),
+            at_most=0.0,
+        ),
+        Verdict(
+            what="encodes for max-bytes",
+            value=float(max(row["at most"] for row in rows)),
+            at_most=MOST_ENCODES,
+        ),
+    ]
+
+
 def _saver(pixels: Image, fm: str) -> Callable[[int], bytes]:
     return lambda quality: encode(pixels, fm, quality)
 
@@ -368,6 +421,7 @@ def main() -> None:
         judge_scores(measure(pictures, judge, pool), report)
     smallest = sorted(pictures, key=lambda one: one.pixels.width * one.pixels.height)
     judge_promises(smallest[:_PROMISED], judge, report)
+    judge_budgets(smallest[:_PROMISED], report)
     judge_cost(pictures, report)
     report.show()
     save([report], quick=options.quick)
