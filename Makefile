@@ -32,8 +32,10 @@ run: .venv/.runtime ## Draw sample originals and serve them on http://127.0.0.1:
 	$(BIN)/pixelmill samples
 	$(BIN)/pixelmill serve
 
+# Bytecode is kept whatever the shell says: pytest compiles more than a thousand files, and each of
+# its workers, and every process that a test starts, would do so again.
 test: .venv/.dev ## Run the whole test suite
-	$(BIN)/python -m pytest -n logical --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: .venv/.dev ## Check style
 	$(BIN)/ruff check .

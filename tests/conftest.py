@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
+from app import machine
 from tests.serving import Served, serving
 from transforms import libvips
 
@@ -21,6 +22,12 @@ from transforms import libvips
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each processor: much of what tests do is to wait, for processes and for clocks."""
+    return 2 * machine.processors()
 
 
 @pytest.fixture(scope="session", autouse=True)
