@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,17 @@ from app.jobs.service import Jobs
 from app.service import open_service
 from app.settings import Settings
 from tests.http import originals as draw
+from tests.jobs.worker import Worker
 
-ROOT = Path(__file__).resolve().parents[2]
 LEASE = 2.0
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Deployment:
     """Starts workers on one ledger. Originals are in `folder / "originals"`.
 
     Workers are those of `tests.jobs.worker`: what they do wrong goes by the names of originals.
+    They are forked from one process, as to load the service takes longer than most of its jobs.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -38,7 +40,7 @@ class Deployment:
         self.url = url
         self.gate = folder / "open"
         """While this file is missing, originals called `slow...` keep their workers."""
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._workers: list[Worker] = []
         self.put("a.png")
 
     def put(self, name: str) -> str:
@@ -56,24 +58,39 @@ class Deployment:
             **options,
         }
 
-    def start(self, **options: Any) -> subprocess.Popen[bytes]:
+    def start(self, **options: Any) -> Worker:
         """Start a worker."""
-        given = {name: _as_text(value) for name, value in self.settings(**options).items()}
-        with (self.folder / "workers.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.jobs.worker", str(self.gate), "work"],
-                cwd=self.folder,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(ROOT),
-                    **{f"PIXELMILL_{name.upper()}": value for name, value in given.items()},
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self._processes.append(process)
-        return process
+        worker = Worker(
+            self.folder,
+            self._environment(**options),
+            gate=self.gate,
+            log=self.folder / "workers.log",
+        )
+        self._workers.append(worker)
+        return worker
+
+    @contextmanager
+    def program(self, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the program itself, which loads all that it needs, until the block ends."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *command],
+            cwd=self.folder,
+            env={**self._environment(), "PYTHONPATH": str(_ROOT)},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def _environment(self, **options: Any) -> dict[str, str]:
+        given = self.settings(**options)
+        return {
+            **os.environ,
+            **{f"PIXELMILL_{name.upper()}": _as_text(value) for name, value in given.items()},
+        }
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Jobs]:
@@ -84,9 +101,9 @@ class Deployment:
             yield service.jobs
 
     def close(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
+        for worker in self._workers:
+            worker.kill()
+            worker.wait()
 
 
 def draft(name: str = "a.png", *, w: int = 10, **options: Any) -> Draft:

@@ -46,3 +46,12 @@ async def test_a_worker_that_is_told_to_stop_finishes_what_it_can(deployment: De
         assert await asyncio.to_thread(worker.wait, 15) == 0
         assert await outcomes(jobs, job_id) == ["succeeded"]
         assert (await jobs.find(late)).state is State.QUEUED
+
+
+async def test_the_program_works_until_it_is_told_to_stop(deployment: Deployment) -> None:
+    async with deployment.opened() as jobs:
+        (job_id,) = await submit(jobs, draft())
+        with deployment.program("work") as process:
+            assert (await ended(jobs, [job_id]))[0].state is State.SUCCEEDED
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 15) == 0
