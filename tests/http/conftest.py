@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,9 +42,14 @@ class Folder:
 def folder(tmp_path: Path) -> Folder:
     """Originals of the services that `serve` starts: `cat.jpg` is wide, `ring.png` transparent."""
     found = Folder(tmp_path / "originals")
-    found.put("cat.jpg", draw.jpeg())
-    found.put("ring.png", draw.png(draw.ring()))
+    for name, data in _usual().items():
+        found.put(name, data)
     return found
+
+
+@cache
+def _usual() -> dict[str, bytes]:
+    return {"cat.jpg": draw.jpeg(), "ring.png": draw.png(draw.ring())}
 
 
 BAD_ORIGINALS = {
@@ -63,8 +69,8 @@ BAD_ORIGINALS = {
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One service for all tests of a file that change nothing, with bad originals as well."""
     folder = Folder(tmp_path_factory.mktemp("standing"))
-    folder.put("cat.jpg", draw.jpeg())
-    folder.put("ring.png", draw.png(draw.ring()))
+    for name, data in _usual().items():
+        folder.put(name, data)
     folder.put("still.webp", draw.webp())
     for name, (_, _, data) in BAD_ORIGINALS.items():
         folder.put(name, data)
@@ -207,7 +213,7 @@ class Origin:
 @pytest.fixture
 def origin() -> Iterator[Origin]:
     """An origin on loopback. It has `/cat.jpg`; close its gate and it stalls."""
-    found = Origin(pictures={"/cat.jpg": draw.jpeg()})
+    found = Origin(pictures={"/cat.jpg": _usual()["cat.jpg"]})
     found.gate.set()
     stopping = threading.Event()
     threads: list[threading.Thread] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 
 from transforms.libvips import Image, MetadataType
@@ -55,6 +56,12 @@ def png(image: Image | None = None) -> bytes:
     """A PNG."""
     image = quarters() if image is None else image
     return bytes(image.pngsave_buffer(compression=1, keep="none"))
+
+
+@cache
+def wide() -> bytes:
+    """A JPEG of noise, 1000x500. Drawn once, as its noise takes longer than most tests."""
+    return jpeg(grain(1000, 500))
 
 
 def webp(image: Image | None = None) -> bytes:

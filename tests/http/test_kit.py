@@ -17,7 +17,7 @@ TOKEN = "a-token-that-is-long-enough"
 
 @pytest.fixture
 def wide(folder):
-    folder.put("wide.jpg", draw.jpeg(draw.grain(1000, 500)))
+    folder.put("wide.jpg", draw.wide())
 
 
 def urls(srcset: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ SVG = (
 
 @pytest.fixture
 def wide(folder):
-    folder.put("wide.jpg", draw.jpeg(draw.grain(1000, 500)))
+    folder.put("wide.jpg", draw.wide())
 
 
 def sizes_of(served, kit):
