@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -150,8 +151,9 @@ def test_the_document_is_the_same_every_time():
         "import json; from app.main import create_app; from app.settings import Settings;"
         "print(json.dumps(create_app(Settings(_env_file=None)).api.openapi()))"
     )
-    found = set()
-    for seed in ("1", "2", "3"):
+    # This process has an order of its own.
+    found = {json.dumps(create_app(Settings(_env_file=None)).api.openapi()) + "\n"}
+    for seed in ("1", "2"):
         run = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
             capture_output=True,
