@@ -17,6 +17,7 @@ import uvicorn
 from app.main import Application, create_app
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
+from tests.fresh import lay_ledger
 
 # Authorities take a while to read, and no client here speaks TLS.
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -85,6 +86,7 @@ class Served:
 @contextmanager
 def serving(*, resolver: Resolver = resolve, **options: Any) -> Iterator[Served]:
     """Run a service with these settings until the block ends."""
+    lay_ledger(options.get("database", "off"))
     settings = Settings(_env_file=None, **{"log_level": "error", "database": "off", **options})
     app = create_app(settings, resolver=resolver)
     config = uvicorn.Config(

@@ -15,6 +15,7 @@ from app.jobs.migrations import upgrade
 from app.jobs.records import Draft, Job, shown_problem
 from app.sources import stored
 from app.sources.base import Ref
+from tests.fresh import lay_ledger
 
 OUTPUTS = json.dumps([{"transform": "w=20", "fm": "jpeg"}])
 
@@ -35,6 +36,7 @@ class Clock:
 @contextmanager
 def open_ledger(url: str) -> Iterator[Database]:
     """The ledger at this URL. It may be opened several times, as by several processes."""
+    lay_ledger(url)
     database = Database(url)
     upgrade(database)
     try:

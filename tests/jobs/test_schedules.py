@@ -33,6 +33,7 @@ from app.jobs.spec import SpecReader
 from app.jobs.starters import JobStarter
 from app.presets import Presets
 from app.settings import Settings
+from tests.fresh import lay_ledger
 
 JOB = {"source": "b.jpg", "outputs": [{"transform": {"w": 200}, "target": "out/1.jpg"}]}
 NOON = datetime.fromisoformat("2026-02-01T12:00:00+00:00").timestamp()
@@ -113,6 +114,7 @@ def replicate_on_either(ledger_url: str) -> Iterator[Callable[..., Replica]]:
 
 
 def _open_replica(stack: ExitStack, url: str, **options) -> Replica:
+    lay_ledger(url)
     database = Database(url)
     stack.callback(database.close)
     upgrade(database)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+@cache
 def imports(path):
     """The modules that a file imports, wherever in it that happens."""
     found = set()
