@@ -17,7 +17,7 @@ import uvicorn
 from app.main import Application, create_app
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
-from tests.fresh import lay_ledger
+from tests.template import lay_ledger
 
 # Authorities take a while to read, and no client here speaks TLS.
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

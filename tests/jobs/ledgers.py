@@ -15,7 +15,7 @@ from app.jobs.migrations import upgrade
 from app.jobs.records import Draft, Job, shown_problem
 from app.sources import stored
 from app.sources.base import Ref
-from tests.fresh import lay_ledger
+from tests.template import lay_ledger
 
 OUTPUTS = json.dumps([{"transform": "w=20", "fm": "jpeg"}])
 

@@ -33,7 +33,7 @@ from app.jobs.spec import SpecReader
 from app.jobs.starters import JobStarter
 from app.presets import Presets
 from app.settings import Settings
-from tests.fresh import lay_ledger
+from tests.template import lay_ledger
 
 JOB = {"source": "b.jpg", "outputs": [{"transform": {"w": 200}, "target": "out/1.jpg"}]}
 NOON = datetime.fromisoformat("2026-02-01T12:00:00+00:00").timestamp()
