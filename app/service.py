@@ -14,15 +14,20 @@ import structlog
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
+from app.claims import Claims
 from app.children import Children
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
 from app.errors import StoreMisconfigured
+from app.identities import Identities
 from app.jobs.opening import open_jobs
 from app.jobs.service import Jobs
-from app.originals import Originals
+from app.originals import Freshness, Originals
 from app.presets import Presets, load_presets
+from app.purges import Purges
+from app.purging import Purger
+from app.refusals import Refusals
 from app.render import Renderer
 from app.results import StoredTier
 from app.settings import Place, Settings, parse_place
@@ -55,6 +60,7 @@ class Service:
     access: Access
     originals: ObjectStore
     renderer: Renderer
+    purger: Purger
     describer: Describer
     memory_tier: MemoryTier
     stored_tier: StoredTier
@@ -217,8 +223,23 @@ async def open_service(
     metrics.running.set_function(lambda: admission.running)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
+    identities = None
+    if results is not None:
+        identities = Identities(results, kinds=_recalled(settings))
+    known = Originals(
+        sources,
+        freshness=Freshness(
+            trusted=settings.freshness,
+            revalidating=settings.stale_while_revalidate,
+            patience=settings.stale_patience,
+            missing=settings.missing_freshness,
+        ),
+        identities=identities,
+    )
+    purges = Purges(results, poll=settings.purge_poll)
+    claims = Claims(results, stored_tier, from_seconds=settings.claim_from)
     renderer = Renderer(
-        originals=Originals(sources, freshness=settings.freshness),
+        originals=known,
         memory_tier=memory_tier,
         stored_tier=stored_tier,
         admission=admission,
@@ -227,6 +248,18 @@ async def open_service(
         limits=limits,
         max_bytes=int(settings.max_source_bytes),
         max_seconds=settings.render_timeout,
+        metrics=metrics,
+        purges=purges,
+        claims=claims,
+        refusals=Refusals(seconds=settings.missing_freshness),
+    )
+    purger = Purger(
+        originals=known,
+        identities=identities,
+        renderer=renderer,
+        memory_tier=memory_tier,
+        stored_tier=stored_tier,
+        purges=purges,
         metrics=metrics,
     )
     presets = load_presets(Path(settings.presets)) if settings.presets else Presets()
@@ -239,7 +272,14 @@ async def open_service(
         stack.callback(engine.close)
         if children is not None:
             stack.push_async_callback(children.close)
+        if identities is not None:
+            stack.push_async_callback(identities.close)
+        stack.push_async_callback(claims.close)
         stack.push_async_callback(stored_tier.close)
+        stack.push_async_callback(renderer.close)
+        stack.push_async_callback(known.close)
+        stack.push_async_callback(purges.close)
+        purges.open(purger.hear)
         jobs = None
         if settings.database != "off":
             jobs = await stack.enter_async_context(
@@ -248,6 +288,7 @@ async def open_service(
                     presets=presets,
                     originals=originals,
                     renderer=renderer,
+                    purger=purger,
                     stored_tier=stored_tier,
                     metrics=metrics,
                     open_bucket=lambda name: _open_bucket(name, settings),
@@ -263,6 +304,7 @@ async def open_service(
             access=Access(settings),
             originals=originals,
             renderer=renderer,
+            purger=purger,
             describer=Describer(renderer, memory_tier),
             memory_tier=memory_tier,
             stored_tier=stored_tier,
@@ -273,6 +315,15 @@ async def open_service(
         )
         await service.find_fault()
         yield service
+
+
+def _recalled(settings: Settings) -> tuple[str, ...]:
+    """The kinds of sources whose versions are worth writing down beside the results.
+
+    Where originals and results are in one kind of store, both fail together.
+    """
+    apart = parse_place(settings.originals).kind != parse_place(settings.results).kind
+    return (web.KIND, stored.KIND) if apart else (web.KIND,)
 
 
 def _open_bucket(name: str, settings: Settings) -> ObjectStore:

@@ -39,6 +39,7 @@ from transforms.transform import Defaults
 from transforms.values import WHITE
 
 PREFIX: Final = "PIXELMILL_"
+TAG_HEADERS: Final = ("cache-groups", "surrogate-key", "cache-tag")
 _OF_CLIENTS: Final = ("PIXELMILL_SERVER", "PIXELMILL_TOKEN")
 """What tells the command line of the service that it speaks to: no settings of one that runs."""
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -115,6 +116,36 @@ class Settings(BaseSettings):
         60.0,
         description="How long an original's version is trusted before it is asked for again. A "
         "replaced original shows at the latest after this.",
+    )
+    stale_while_revalidate: Seconds = Field(
+        0.0,
+        description="For how long after that a result is still answered at once, while its "
+        "original's version is asked for behind the answer.",
+    )
+    stale_patience: Seconds = Field(
+        1.0,
+        description="How long a source may take to tell an original's version before the last "
+        "result that is known is answered. It is answered as well where the source fails.",
+    )
+    missing_freshness: Seconds = Field(
+        10.0,
+        description="How long a missing or broken original is answered from memory. Missing ids "
+        "are asked for again after 2 s at the latest.",
+    )
+    claim_from: Seconds = Field(
+        0.25,
+        description="Renders that are estimated to take at least this are done by one replica, "
+        "while others that are asked for the same wait for its result.",
+    )
+    purge_poll: Seconds = Field(
+        1.0,
+        description="How often a replica asks the store of results what others have purged; 0 is "
+        "never.",
+    )
+    cache_tags: Words = Field(
+        (),
+        description="Headers that list the tags of a result, by which caches before this service "
+        "purge: of `Cache-Groups`, `Surrogate-Key` and `Cache-Tag`, separated by commas.",
     )
     allowed_sources: Words = Field(
         (),
@@ -310,6 +341,15 @@ class Settings(BaseSettings):
         if value == "off":
             raise ValueError("must be file:FOLDER or s3://BUCKET/PREFIX, got off")
         return value
+
+    @field_validator("cache_tags")
+    @classmethod
+    def _check_cache_tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.lower() for name in value))
+        for name in names:
+            if name not in TAG_HEADERS:
+                raise ValueError(f"must be of {', '.join(TAG_HEADERS)}, got {name!r}")
+        return names
 
     @field_validator("formats")
     @classmethod

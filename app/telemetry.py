@@ -174,6 +174,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.purges = Counter(
+            "pixelmill_purges_total",
+            "Purges done, by what they name, and whether this replica was asked for them.",
+            ["subject", "origin"],
+            registry=registry,
+        )
         self.memory_tier_bytes = Gauge(
             "pixelmill_memory_tier_bytes", "Bytes of results in memory.", registry=registry
         )
