@@ -332,8 +332,22 @@ def _open_bucket(name: str, settings: Settings) -> ObjectStore:
     return store
 
 
-async def probe_stores(settings: Settings) -> dict[str, str]:
-    """Try both stores as they are configured: `ok`, `off`, or what is wrong."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFound:
+    """How a store was found: `ok`, `off`, or what is wrong."""
+
+    state: str
+    conditional: bool | None = None
+    """Whether it keeps the first of several writes under a condition. None: it was not tried."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.state in ("ok", "off")
+
+
+async def probe_stores(settings: Settings) -> dict[str, StoreFound]:
+    """Try both stores as they are configured."""
     found = {}
     for name in ("originals", "results"):
         store = (
@@ -342,14 +356,17 @@ async def probe_stores(settings: Settings) -> dict[str, str]:
             else open_store(parse_place(settings.results), settings)
         )
         if store is None:
-            found[name] = "off"
+            found[name] = StoreFound(state="off")
             continue
         try:
             async with asyncio.timeout(10):
                 await store.probe()
-            found[name] = "ok"
+                # To try this is to write, which the service may not do among the originals.
+                conditional = await store.conditional() if name == "results" else None
+            found[name] = StoreFound(state="ok", conditional=conditional)
         except Exception as error:  # noqa: BLE001 - a diagnosis names whatever goes wrong
-            found[name] = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
+            state = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
+            found[name] = StoreFound(state=state)
         finally:
             await store.close()
     return found

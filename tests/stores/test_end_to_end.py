@@ -14,7 +14,7 @@ import pytest
 
 from app.cache import Rendered
 from app.results import StoredTier, prefix_of
-from app.service import probe_stores
+from app.service import StoreFound, probe_stores
 from app.settings import Settings
 from app.sources.base import Ref
 from tests.s3server import S3Server
@@ -418,4 +418,16 @@ async def test_a_diagnosis_tells_a_usable_bucket_from_a_missing_one(site):
     found = await probe_stores(
         Settings(_env_file=None, originals=usable, results="s3://no-such-bucket")
     )
-    assert found == {"originals": "ok", "results": "The bucket does not exist"}
+    assert found == {
+        "originals": StoreFound(state="ok"),
+        "results": StoreFound(state="The bucket does not exist"),
+    }
+
+
+async def test_a_diagnosis_tells_whether_writes_are_conditional_and_leaves_nothing(site):
+    place = f"s3://{site.bucket.name}/{site.prefix}"
+    found = await probe_stores(
+        Settings(_env_file=None, originals=f"{place}/originals", results=f"{place}/results")
+    )
+    assert found["results"] == StoreFound(state="ok", conditional=True)
+    assert site.bucket.keys(site.prefix) == []
