@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 
 _LOOK_EVERY: Final = 0.1
 _CLOSE_TIMEOUT: Final = 5.0
-_PATIENCE: Final = (1.0, 5.0)
-"""Seconds to wait for another replica: twice the estimate, and so much at least and at most."""
+_PATIENCE: Final = (2.0, 10.0)
+"""Seconds to wait for another replica: three times the estimate, within these bounds."""
 
 
 class RenderedElsewhere(Exception):
@@ -88,7 +88,7 @@ class Claims:
 
     async def _wait(self, store: ObjectStore, path: str, keyed: Keyed, seconds: float) -> None:
         least, most = _PATIENCE
-        until = time.monotonic() + min(most, max(least, 2 * seconds))
+        until = time.monotonic() + min(most, max(least, 3 * seconds))
         while time.monotonic() < until:
             await asyncio.sleep(_LOOK_EVERY)
             try:

@@ -35,8 +35,8 @@ _REMEMBERED: Final = 10_000
 class Refusals:
     """Requests that were found to be impossible, by key, for `seconds`.
 
-    The reason lies in the original's bytes, for which the key stands: another attempt would download
-    and decode them to fail in the same way.
+    The reason lies in the original's bytes, for which the key stands: another attempt would
+    download and decode them, and fail in the same way.
     """
 
     def __init__(self, *, seconds: float) -> None:

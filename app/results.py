@@ -1,9 +1,9 @@
 """The stored tier: results that outlive the process and are shared by all replicas.
 
 All results of one original are under one prefix, so that deleting or replacing the original purges
-them by listing that prefix. A result of several originals is under the first, and the others have a
-note of that under their prefixes, in `uses/`. Results of requests are written behind the answer, and take no time
-from it; a job has ended only when its results are written.
+them by listing that prefix. A result of several originals is under the first, and the others have
+a note of that under their prefixes, in `uses/`. Results of requests are written behind the answer,
+and take no time from it; a job has ended only when its results are written.
 """
 
 from __future__ import annotations

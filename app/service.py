@@ -14,8 +14,8 @@ import structlog
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
-from app.claims import Claims
 from app.children import Children
+from app.claims import Claims
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine

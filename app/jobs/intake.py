@@ -24,8 +24,8 @@ from app.purging import Purger
 from app.settings import Place
 from app.sources import stored
 from app.sources.base import Ref
-from app.subjects import purge_of
 from app.stores.base import ObjectStore, is_key
+from app.subjects import purge_of
 
 log = structlog.get_logger(__name__)
 
