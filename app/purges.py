@@ -26,16 +26,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from app.errors import OriginalMissing, ServiceError
 from app.sources.base import Ref
 from app.stores.base import ObjectStore, Stat
-from app.subjects import Kind, Purge, Subject
+from app.subjects import Kind, Purge, Subject, purge_of
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _LATEST: Final = "purges/latest"
 _LOG: Final = "purges/log/"
@@ -47,9 +49,10 @@ _LOGGED_FOR: Final = 600.0
 _SOFT_FOR: Final = timedelta(days=7)
 """How long results are used after a soft purge of their original. Then they are deleted."""
 _CLEAN_EVERY: Final = 300.0
-_CLEANERS: Final = 8
+_AT_ONCE: Final = 16
 _PAGE: Final = 1000
-_TIMEOUT: Final = 10.0
+_OPEN_TIMEOUT: Final = 2.0
+"""Seconds that a store may hold up the start."""
 
 
 class Verdict(StrEnum):
@@ -74,6 +77,7 @@ class Purges:
         self._poll = poll
         self._on_purge: OnPurge | None = None
         self._lasting: dict[Subject, tuple[Purge, datetime]] = {}
+        self._prefixes: set[Subject] = set()
         self._seen: dict[str, float] = {}
         """Notes that are known, and when they were written by the clock of who wrote them."""
         self._latest: str | None = None
@@ -83,11 +87,21 @@ class Purges:
         self._writing = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
-    def open(self, on_purge: OnPurge) -> None:
-        """Begin to hear: `on_purge` is called with what other replicas have purged."""
+    async def open(self, on_purge: OnPurge) -> None:
+        """Begin to hear: `on_purge` is called with what other replicas have purged.
+
+        What counts for less since before this replica is read first, if the store tells it soon.
+        """
         self._on_purge = on_purge
-        if self._store is not None and self._poll:
-            self._watching = asyncio.create_task(self._watch(self._store))
+        if self._store is None:
+            return
+        knows = False
+        with suppress(ServiceError, TimeoutError):
+            async with asyncio.timeout(_OPEN_TIMEOUT):
+                await self._read_lasting(self._store)
+                knows = True
+        if self._poll:
+            self._watching = asyncio.create_task(self._watch(self._store, knows=knows))
 
     async def close(self) -> None:
         """Hear no more."""
@@ -108,14 +122,22 @@ class Purges:
             return
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell(self._store))
+            self._telling.add_done_callback(_see)
         self._gathered += purges
         await asyncio.shield(self._telling)
 
     def verdict(self, refs: Collection[Ref], preset: str | None, stored_at: datetime) -> Verdict:
         """What a result is worth that was stored then, by the clock of the store."""
+        if not self._lasting:
+            return Verdict.FRESH
+        subjects = [purge_of(ref).subject for ref in refs]
+        subjects += [subject for subject in self._prefixes if subject.covers(refs)]
+        if preset is not None:
+            subjects.append(Subject(Kind.PRESET, preset))
         found = Verdict.FRESH
-        for subject, (purge, at) in self._lasting.items():
-            if stored_at <= at and subject.covers(refs, preset):
+        for subject in subjects:
+            purge, at = self._lasting.get(subject, (None, stored_at))
+            if purge is not None and stored_at <= at:
                 if not purge.soft:
                     return Verdict.GONE
                 found = Verdict.STALE
@@ -127,9 +149,11 @@ class Purges:
             now = time.time()
             key = f"{_LOG}{_digits(now)}-{secrets.token_hex(6)}"
             self._seen[key] = now
-            for purge in purges:
-                await self._write_lasting(store, purge)
+            await _each(lambda purge: self._write_lasting(store, purge), purges)
             await store.write(key, _note(purges), content_type=_JSON)
+            at = (await store.stat(key)).modified or datetime.now(UTC)
+            for purge in purges:
+                self._learn(purge, at)
             # After the note: who sees this one change finds the note too.
             await store.write(_LATEST, key.encode(), content_type="text/plain")
 
@@ -137,19 +161,20 @@ class Purges:
         key = _lasting_key(purge.subject)
         if purge.lasting:
             await store.write(key, _note([purge]), content_type=_JSON)
-            self._learn(purge, await _time_of(store, key))
-        elif self._lasting.pop(purge.subject, None) is not None:
+        elif purge.subject in self._lasting:
             await store.delete(key)
 
     def _learn(self, purge: Purge, at: datetime) -> None:
-        if purge.lasting:
-            self._lasting[purge.subject] = (purge, at)
-        else:
-            self._lasting.pop(purge.subject, None)
+        subject = purge.subject
+        if not purge.lasting:
+            self._lasting.pop(subject, None)
+            return
+        self._lasting[subject] = (purge, at)
+        if subject.kind is Kind.PREFIX:
+            self._prefixes.add(subject)
 
-    async def _watch(self, store: ObjectStore) -> None:
+    async def _watch(self, store: ObjectStore, *, knows: bool) -> None:
         hears = True
-        knows = False
         while True:
             try:
                 if not knows:
@@ -183,7 +208,7 @@ class Purges:
         async for stat in _listed(store, _LOG, after=f"{_LOG}{_digits(since)}"):
             if stat.key not in self._seen:
                 for purge in await _read_note(store, stat.key):
-                    self._learn(purge, await _time_of(store, _lasting_key(purge.subject)))
+                    self._learn(purge, stat.modified or datetime.now(UTC))
                     fresh.append(purge)
                 self._seen[stat.key] = _written(stat.key)
         newest = max(self._seen.values(), default=since)
@@ -199,14 +224,8 @@ class Purges:
     async def _clean(self, store: ObjectStore) -> None:
         """Remove notes that every replica has read, and end soft purges that are over."""
         before = f"{_LOG}{_digits(time.time() - _LOGGED_FOR)}"
-        cleaners = asyncio.Semaphore(_CLEANERS)
-
-        async def remove(key: str) -> None:
-            async with cleaners:
-                await store.delete(key)
-
         old = [stat.key async for stat in _listed(store, _LOG, before=before)]
-        await asyncio.gather(*map(remove, old))
+        await _each(store.delete, old)
         now = datetime.now(UTC)
         over = [
             Purge(subject, soft=False)
@@ -257,12 +276,20 @@ def _written(key: str) -> float:
     return int(digits) / 1000 if digits.isdigit() else 0.0
 
 
-async def _time_of(store: ObjectStore, key: str) -> datetime:
-    try:
-        stat = await store.stat(key)
-    except OriginalMissing:
-        return datetime.now(UTC)
-    return stat.modified or datetime.now(UTC)
+def _see(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waits is told, if anybody still does
+
+
+async def _each(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+    """Do it for all, several at once."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def do(item: T) -> None:
+        async with gate:
+            await work(item)
+
+    await asyncio.gather(*map(do, items))
 
 
 def _note(purges: Sequence[Purge]) -> bytes:

@@ -279,7 +279,7 @@ async def open_service(
         stack.push_async_callback(renderer.close)
         stack.push_async_callback(known.close)
         stack.push_async_callback(purges.close)
-        purges.open(purger.hear)
+        await purges.open(purger.hear)
         jobs = None
         if settings.database != "off":
             jobs = await stack.enter_async_context(

@@ -31,15 +31,11 @@ class Subject:
         """The original, where it is about one."""
         return Ref(self.kind.value, self.name) if self.kind in (Kind.ID, Kind.URL) else None
 
-    def covers(self, refs: Collection[Ref], preset: str | None) -> bool:
-        """Whether it is about a result of these originals, asked for through this preset."""
-        match self.kind:
-            case Kind.PRESET:
-                return preset == self.name
-            case Kind.PREFIX:
-                return any(r.kind == stored.KIND and r.name.startswith(self.name) for r in refs)
-            case _:
-                return self.ref in refs
+    def covers(self, refs: Collection[Ref]) -> bool:
+        """Whether it is about one of these originals."""
+        if self.kind is Kind.PREFIX:
+            return any(r.kind == stored.KIND and r.name.startswith(self.name) for r in refs)
+        return self.ref in refs
 
 
 @dataclass(frozen=True, slots=True)
