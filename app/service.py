@@ -29,6 +29,7 @@ from app.settings import Place, Settings, parse_place
 from app.sources import stored, web
 from app.sources.base import Source
 from app.sources.guard import Guard, Resolver, resolve
+from app.sources.origins import Origins
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
 from app.telemetry import Metrics
@@ -163,12 +164,18 @@ async def open_service(
         )
         for kind in _DOWNLOADED
     }
+    origins = Origins(
+        connections=settings.source_connections,
+        pause=settings.source_pause,
+        patience=settings.fetch_timeout / 2,
+    )
     web_source = web.WebSource(
         Guard(
             allowed=settings.allowed_sources,
             private_networks=settings.allow_private_networks,
             resolver=resolver,
         ),
+        origins=origins,
         downloads=downloads[web.KIND],
         cap=int(settings.max_source_bytes),
         limits=limits,
@@ -216,6 +223,7 @@ async def open_service(
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
     metrics.queued.set_function(lambda: admission.queued)
+    metrics.origin_breakers_open.set_function(lambda: origins.left_alone)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
     renderer = Renderer(
         originals=Originals(sources, freshness=settings.freshness),

@@ -253,6 +253,18 @@ class Settings(BaseSettings):
         description="Originals received at once, of each kind: stored, by URL, uploaded.",
     )
 
+    source_connections: int = Field(
+        16,
+        gt=0,
+        le=1024,
+        description="Originals received at once from one origin (scheme, host and port) of "
+        "`?url=`; others wait, within the time that theirs have.",
+    )
+    source_pause: Seconds = Field(
+        10.0,
+        description="How long an origin is left alone that has failed five times in a row. Doubled "
+        "each time that it then fails again, up to 5 minutes; 0: it is asked all the same.",
+    )
     s3_connect_timeout: Seconds = Field(2.0, description="Time to connect to S3.")
     s3_read_timeout: Seconds = Field(10.0, description="Longest silence of S3 within an answer.")
     s3_attempts: int = Field(3, ge=1, le=10, description="Attempts of one S3 call.")

@@ -160,6 +160,11 @@ class Metrics:
             ["source", "outcome"],
             registry=registry,
         )
+        self.origin_breakers_open = Gauge(
+            "pixelmill_origin_breakers_open",
+            "Origins of URLs that are left alone for now, as they have failed.",
+            registry=registry,
+        )
         self.rendered_bytes = Counter(
             "pixelmill_rendered_original_bytes_total",
             "Bytes of the originals that were rendered.",
