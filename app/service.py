@@ -14,6 +14,7 @@ import structlog
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
+from app.cdn import PurgeHook
 from app.children import Children
 from app.descriptions import Describer
 from app.downloads import Downloads
@@ -63,6 +64,8 @@ class Service:
     uploads: Downloads
     jobs: Jobs | None
     """None where there is no database of jobs."""
+    purge_hook: PurgeHook | None
+    """None where nobody is to be told of purges."""
     stop_jobs: asyncio.Event
     """Set when this process takes up no more jobs."""
     draining: bool = field(default=False)
@@ -248,6 +251,9 @@ async def open_service(
         if children is not None:
             stack.push_async_callback(children.close)
         stack.push_async_callback(stored_tier.close)
+        purge_hook = _open_purge_hook(settings, metrics=metrics, resolver=resolver)
+        if purge_hook is not None:
+            stack.push_async_callback(purge_hook.close)
         jobs = None
         if settings.database != "off":
             jobs = await stack.enter_async_context(
@@ -277,10 +283,25 @@ async def open_service(
             admission=admission,
             uploads=downloads[_UPLOADS],
             jobs=jobs,
+            purge_hook=purge_hook,
             stop_jobs=stop_jobs,
         )
         await service.find_fault()
         yield service
+
+
+def _open_purge_hook(
+    settings: Settings, *, metrics: Metrics, resolver: Resolver
+) -> PurgeHook | None:
+    if not settings.purge_hook:
+        return None
+    return PurgeHook(
+        settings.purge_hook,
+        kind=settings.purge_hook_kind,
+        token=settings.purge_hook_token.get_secret_value(),
+        on_end=lambda outcome: metrics.cdn_purges.labels(outcome).inc(),
+        resolver=resolver,
+    )
 
 
 def _open_bucket(name: str, settings: Settings) -> ObjectStore:

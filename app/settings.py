@@ -186,6 +186,21 @@ class Settings(BaseSettings):
         description="Hosts that webhooks may name, as globs. `*` is every public host on its "
         "default port.",
     )
+    purge_hook: str = Field(
+        "",
+        description="URL that is told which tags are purged, so that the CDN in front forgets "
+        "them too: `https://api.fastly.com/service/ID/purge`, "
+        "`https://api.cloudflare.com/client/v4/zones/ID/purge_cache` or one of your own, on a "
+        "private network too. Empty: nobody is told.",
+    )
+    purge_hook_kind: Literal["generic", "fastly", "cloudflare"] = Field(
+        "generic",
+        description='How it is told. generic: POST of `{"tags": [...], "soft": false}`.',
+    )
+    purge_hook_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token for it: `Fastly-Key` to Fastly, else `Authorization: Bearer`.",
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Renders at once; 0 means one for each usable processor."
     )
@@ -385,6 +400,20 @@ class Settings(BaseSettings):
                 raise ValueError("must be whsec_ and then base64 of 24 to 64 random bytes")
         return value
 
+    @field_validator("purge_hook")
+    @classmethod
+    def _check_purge_hook(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/@*?#]+(/\S*)?", value):
+            raise ValueError("must be a URL that begins with http:// or https://")
+        return value
+
+    @field_validator("purge_hook_token")
+    @classmethod
+    def _check_purge_hook_token(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[\x21-\x7e]*", value.get_secret_value()):
+            raise ValueError("must be visible ASCII, as it travels in a header")
+        return value
+
     @field_validator("presets")
     @classmethod
     def _check_presets(cls, value: str) -> str:
@@ -396,6 +425,15 @@ class Settings(BaseSettings):
     def _check_only_presets(self) -> Self:
         if self.only_presets and not self.presets:
             raise ValueError(f"{PREFIX}ONLY_PRESETS needs {PREFIX}PRESETS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_purge_hook_is_known(self) -> Self:
+        known = self.purge_hook_token.get_secret_value()
+        if self.purge_hook and self.purge_hook_kind != "generic" and not known:
+            raise ValueError(
+                f"{PREFIX}PURGE_HOOK_KIND={self.purge_hook_kind} needs {PREFIX}PURGE_HOOK_TOKEN"
+            )
         return self
 
     @model_validator(mode="after")

@@ -154,6 +154,12 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.cdn_purges = Counter(
+            "pixelmill_cdn_purges_total",
+            "Calls that tell the CDN of purges, by what followed: done, retried or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.downloads = Counter(
             "pixelmill_downloads_total",
             "Originals asked for, by kind of source and outcome.",
