@@ -18,8 +18,8 @@ from app.cli_jobs import batch, demo, jobs_cli, warm
 from app.plain import failing_plainly
 
 if TYPE_CHECKING:
-    from app.service import StoreFound
     from app.settings import Settings
+    from app.stores.opening import StoreFound
     from transforms.pipeline import Result, Work
     from transforms.transform import Transform
 
@@ -261,7 +261,7 @@ def doctor() -> None:
 
         from app import machine
         from app.jobs.diagnosis import diagnose
-        from app.service import probe_stores
+        from app.stores.opening import probe_stores
         from transforms import formats, libvips
 
         stores = asyncio.run(probe_stores(settings))

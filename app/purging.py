@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from app.cache import MemoryTier
+from app.cdn import PurgeHook
 from app.errors import ServiceError
 from app.identities import Identities
 from app.originals import Originals
@@ -17,6 +18,7 @@ from app.render import Renderer
 from app.results import StoredTier
 from app.sources.base import Ref
 from app.subjects import Coverage, Purge, purge_of
+from app.tags import tag_of_subject
 from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -37,6 +39,7 @@ class Purger:
         memory_tier: MemoryTier,
         stored_tier: StoredTier,
         purges: Purges,
+        hook: PurgeHook | None,
         metrics: Metrics,
     ) -> None:
         self._originals = originals
@@ -45,6 +48,7 @@ class Purger:
         self._memory_tier = memory_tier
         self._stored_tier = stored_tier
         self._purges = purges
+        self._hook = hook
         self._metrics = metrics
 
     async def purge_original(self, ref: Ref) -> int:
@@ -67,6 +71,7 @@ class Purger:
         await self._purges.tell(purges)
         count = await self._delete([ref for ref in hard if ref is not None])
         self._drop(purges)  # and what has come back into memory in the meantime
+        self._tell_caches(purges)
         for purge in purges:
             self._metrics.purges.labels(purge.subject.kind, "here").inc()
         log.info("purged", purges=len(purges), stored_results=count)
@@ -84,6 +89,15 @@ class Purger:
                 log.warning("results_not_purged", error=error.detail)
         for purge in purges:
             self._metrics.purges.labels(purge.subject.kind, "elsewhere").inc()
+
+    def _tell_caches(self, purges: Sequence[Purge]) -> None:
+        """Have the caches before this service purge: last, so that they find nothing old here."""
+        if self._hook is None:
+            return
+        for soft in (False, True):
+            tags = [tag_of_subject(p.subject) for p in purges if p.soft is soft]
+            if tags:
+                self._hook.tell(tags, soft=soft)
 
     def _drop(self, purges: Sequence[Purge]) -> None:
         """Use nothing of it any more that is in memory or under way."""

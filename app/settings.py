@@ -217,6 +217,21 @@ class Settings(BaseSettings):
         description="Hosts that webhooks may name, as globs. `*` is every public host on its "
         "default port.",
     )
+    purge_hook: str = Field(
+        "",
+        description="URL that is told which tags are purged, so that the CDN in front forgets "
+        "them too: `https://api.fastly.com/service/ID/purge`, "
+        "`https://api.cloudflare.com/client/v4/zones/ID/purge_cache` or one of your own, on a "
+        "private network too. Empty: nobody is told.",
+    )
+    purge_hook_kind: Literal["generic", "fastly", "cloudflare"] = Field(
+        "generic",
+        description='How it is told. generic: POST of `{"tags": [...], "soft": false}`.',
+    )
+    purge_hook_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token for it: `Fastly-Key` to Fastly, else `Authorization: Bearer`.",
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Renders at once; 0 means one for each usable processor."
     )
@@ -284,6 +299,18 @@ class Settings(BaseSettings):
         description="Originals received at once, of each kind: stored, by URL, uploaded.",
     )
 
+    source_connections: int = Field(
+        16,
+        gt=0,
+        le=1024,
+        description="Originals received at once from one origin (scheme, host and port) of "
+        "`?url=`; others wait, within the time that theirs have.",
+    )
+    source_pause: Seconds = Field(
+        10.0,
+        description="How long an origin is left alone that has failed five times in a row. Doubled "
+        "each time that it then fails again, up to 5 minutes; 0: it is asked all the same.",
+    )
     s3_connect_timeout: Seconds = Field(2.0, description="Time to connect to S3.")
     s3_read_timeout: Seconds = Field(10.0, description="Longest silence of S3 within an answer.")
     s3_attempts: int = Field(3, ge=1, le=10, description="Attempts of one S3 call.")
@@ -413,6 +440,20 @@ class Settings(BaseSettings):
                 raise ValueError("must be whsec_ and then base64 of 24 to 64 random bytes")
         return value
 
+    @field_validator("purge_hook")
+    @classmethod
+    def _check_purge_hook(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/@*?#]+(/\S*)?", value):
+            raise ValueError("must be a URL that begins with http:// or https://")
+        return value
+
+    @field_validator("purge_hook_token")
+    @classmethod
+    def _check_purge_hook_token(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[\x21-\x7e]*", value.get_secret_value()):
+            raise ValueError("must be visible ASCII, as it travels in a header")
+        return value
+
     @field_validator("presets")
     @classmethod
     def _check_presets(cls, value: str) -> str:
@@ -424,6 +465,15 @@ class Settings(BaseSettings):
     def _check_only_presets(self) -> Self:
         if self.only_presets and not self.presets:
             raise ValueError(f"{PREFIX}ONLY_PRESETS needs {PREFIX}PRESETS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_purge_hook_is_known(self) -> Self:
+        known = self.purge_hook_token.get_secret_value()
+        if self.purge_hook and self.purge_hook_kind != "generic" and not known:
+            raise ValueError(
+                f"{PREFIX}PURGE_HOOK_KIND={self.purge_hook_kind} needs {PREFIX}PURGE_HOOK_TOKEN"
+            )
         return self
 
     @model_validator(mode="after")

@@ -154,10 +154,21 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.cdn_purges = Counter(
+            "pixelmill_cdn_purges_total",
+            "Calls that tell the CDN of purges, by what followed: done, retried or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.downloads = Counter(
             "pixelmill_downloads_total",
             "Originals asked for, by kind of source and outcome.",
             ["source", "outcome"],
+            registry=registry,
+        )
+        self.origin_breakers_open = Gauge(
+            "pixelmill_origin_breakers_open",
+            "Origins of URLs that are left alone for now, as they have failed.",
             registry=registry,
         )
         self.rendered_bytes = Counter(

@@ -54,9 +54,9 @@ class Conditions:
 
     async def are_kept(self) -> bool:
         """Ask, unless that is known. Raises what a write does, and then asks anew the next time."""
-        if self._kept is None:
-            self._kept = await self._asking.join(_PROBE, self._probe)
-        return self._kept
+        if self._kept is not None:
+            return self._kept
+        return await self._asking.join(_PROBE, self._probe)
 
     async def _probe(self) -> bool:
         # Two who tried the same key would see each other's object, or its removal.
@@ -68,6 +68,7 @@ class Conditions:
                 await self._store.delete(key)
         if not kept:
             log.warning("conditional_writes_unavailable")
+        self._kept = kept
         return kept
 
     async def _try_twice(self, key: str) -> bool:

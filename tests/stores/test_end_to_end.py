@@ -14,11 +14,12 @@ import pytest
 
 from app.cache import Rendered
 from app.results import StoredTier, prefix_of
-from app.service import StoreFound, probe_stores
 from app.settings import Settings
 from app.sources.base import Ref
+from app.stores.opening import StoreFound, probe_stores
 from tests.s3server import S3Server
 from tests.serving import Served, serving
+from tests.sources.origin import running_origin, stall
 from tests.stores.conftest import Bucket
 from tests.stores.test_contract import ODD_KEYS
 from transforms.formats import FORMATS
@@ -431,3 +432,17 @@ async def test_a_diagnosis_tells_whether_writes_are_conditional_and_leaves_nothi
     )
     assert found["results"] == StoreFound(state="ok", conditional=True)
     assert site.bucket.keys(site.prefix) == []
+
+
+def test_a_store_that_is_down_or_slow_is_told_with_advice_to_ask_again(serve, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    with running_origin() as origin:
+        origin.serve("/bucket/a.jpg", stall())
+        for port, told in ((1, (502, "source_failed")), (origin.port, (504, "source_timeout"))):
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
+            served = serve(originals="s3://bucket", s3_attempts=1, s3_read_timeout=0.3)
+            answer = served.get("/thumb/a.jpg?w=40")
+            assert (answer.status_code, answer.json()["code"]) == told
+            assert answer.headers["retry-after"] == "5"
+            assert answer.headers["cache-control"] == "no-store"
