@@ -32,8 +32,6 @@ from app.subjects import Coverage
 
 _KNOWN: Final = 20_000
 """Identities that are remembered, and originals that are known not to be there."""
-_MISSING_ID: Final = 2.0
-"""Seconds: an id may be uploaded, to whichever replica, by whoever has just found it missing."""
 _TROUBLED: Final = 5.0
 """Seconds for which a source that has failed to tell of an original is not waited for again."""
 _UNTOLD: Final = (SourceFailed, SourceTimeout, StoreMisconfigured)
@@ -46,7 +44,7 @@ class Freshness:
 
     For `trusted` a version is not asked for; for `revalidating` after that, it is asked for behind
     an answer with the last one; after that, the last one is answered with where the source has not
-    told within `patience`, or fails. What is `missing` is not asked for again for so long.
+    told within `patience`, or fails. A URL that is `missing` is not asked for again for so long.
     """
 
     trusted: float
@@ -242,11 +240,12 @@ class Originals:
             self._stored.remember(identity)
 
     def _remember_missing(self, ref: Ref, detail: str) -> None:
-        seconds = self._freshness.missing
-        if ref.kind == stored.KIND:
-            seconds = min(seconds, _MISSING_ID)
         self._identities.pop(ref, None)
-        self._missing[ref] = (detail, time.monotonic() + seconds)
+        if ref.kind == stored.KIND:
+            # Whoever has just found it missing may be uploading it, to whichever replica; and a
+            # store is asked cheaply.
+            return
+        self._missing[ref] = (detail, time.monotonic() + self._freshness.missing)
         self._missing.move_to_end(ref)
         while len(self._missing) > _KNOWN:
             self._missing.popitem(last=False)

@@ -129,8 +129,7 @@ class Settings(BaseSettings):
     )
     missing_freshness: Seconds = Field(
         10.0,
-        description="How long a missing or broken original is answered from memory. Missing ids "
-        "are asked for again after 2 s at the latest.",
+        description="How long a missing URL or a broken original is answered from memory.",
     )
     claim_from: Seconds = Field(
         0.25,
