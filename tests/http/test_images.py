@@ -373,11 +373,11 @@ def test_what_is_being_written_does_not_come_back_after_a_deletion(
     begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
     write = FileStore._write
 
-    def slow(store, key, data):
+    def slow(store, key, data, *rest):
         begun.set()
         go_on.wait(20)
         try:
-            return write(store, key, data)
+            return write(store, key, data, *rest)
         finally:
             done.set()
 
