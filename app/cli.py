@@ -19,6 +19,7 @@ from app.plain import failing_plainly
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.stores.opening import StoreFound
     from transforms.pipeline import Result, Work
     from transforms.transform import Transform
 
@@ -260,7 +261,7 @@ def doctor() -> None:
 
         from app import machine
         from app.jobs.diagnosis import diagnose
-        from app.service import probe_stores
+        from app.stores.opening import probe_stores
         from transforms import formats, libvips
 
         stores = asyncio.run(probe_stores(settings))
@@ -276,14 +277,23 @@ def doctor() -> None:
             "renders at once": settings.processors,
             "memory": f"{memory:.0f} MiB to plan with",
             "allocator": _allocator(),
-            **{f"store of {name}": found for name, found in stores.items()},
+            **{f"store of {name}": found.state for name, found in stores.items()},
+            **_conditional_writes(stores["results"]),
             "database": settings.model_dump(mode="json", include={"database"})["database"],
             "state of database": database.found,
         }
         for name, value in lines.items():
             print(f"{name:18} {value}")
-        if not database.usable or any(found not in ("ok", "off") for found in stores.values()):
+        if not database.usable or not all(found.usable for found in stores.values()):
             raise typer.Exit(1)
+
+
+def _conditional_writes(results: StoreFound) -> dict[str, str]:
+    """Whether the store of results keeps the first of several, where that is known."""
+    if results.conditional is None:
+        return {}
+    last = "no: of equal results that replicas write at once the last one stays"
+    return {"conditional writes": "yes" if results.conditional else last}
 
 
 def _allocator() -> str:

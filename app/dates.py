@@ -20,3 +20,13 @@ def parse_http_date(text: str | None) -> datetime | None:
 def show_http_date(moment: datetime) -> str:
     """A moment as HTTP writes it."""
     return format_datetime(moment.astimezone(UTC), usegmt=True)
+
+
+def pause_asked(text: str | None, *, now: float) -> float:
+    """Seconds that `Retry-After` asks for (RFC 9110, 10.2.3); 0 where it asks for none."""
+    if text is None:
+        return 0.0
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    moment = parse_http_date(text)
+    return 0.0 if moment is None else max(0.0, moment.timestamp() - now)

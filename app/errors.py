@@ -6,6 +6,8 @@
     ├── OriginalTooLarge       413  more bytes than the cap
     ├── SourceRefused          403  the URL's host or address may not be fetched from
     ├── SourceFailed           502  the origin or the store answered with a fault, or a cut body
+    │   ├── SourceUnfit        502  the origin answered, but with nothing that could be used
+    │   └── SourceUnavailable  502  the origin has failed too often, and is left alone for a while
     ├── SourceTimeout          504  it did not answer in time
     ├── StoreMisconfigured     502  bucket, credentials or folder are wrong: for the operator
     ├── InvalidRequest         400  a parameter other than those of a transform is wrong
@@ -73,6 +75,8 @@ class ServiceError(Exception):
     code = "internal"
     title = "Internal error"
     max_age = 0
+    retry_hint: int | None = None
+    """Seconds after which clients may ask again, where the error itself does not say."""
 
     def __init__(
         self, detail: str, *, param: str | None = None, retry_after: int | None = None
@@ -111,12 +115,26 @@ class SourceFailed(ServiceError):
     """The origin or the store answered with a fault."""
 
     status, code, title = 502, "source_failed", "The source failed"
+    retry_hint: int | None = 5
+
+
+class SourceUnfit(SourceFailed):
+    """The origin answered, but with nothing that could be used: asking again will not help."""
+
+    retry_hint = None
+
+
+class SourceUnavailable(SourceFailed):
+    """The origin has failed several times in a row, and is not asked for a while."""
+
+    code, title = "source_unavailable", "The source is left alone for a while"
 
 
 class SourceTimeout(ServiceError):
     """The origin or the store did not answer in time."""
 
     status, code, title = 504, "source_timeout", "The source took too long"
+    retry_hint = 5
 
 
 class StoreMisconfigured(ServiceError):

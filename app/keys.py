@@ -25,6 +25,7 @@ class Keyed:
     """A request whose originals have been identified: steps 1 and 2 are done.
 
     `others` are those merged with the first and `marks` its watermarks, in the transform's order.
+    `preset` is the one that the request named, if it did.
     """
 
     identity: Identity
@@ -32,11 +33,22 @@ class Keyed:
     key: str
     others: tuple[Identity, ...] = ()
     marks: tuple[Identity, ...] = ()
+    preset: str | None = None
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """Every original that is in the result, the first of them first."""
+        return (self.identity, *self.others, *self.marks)
 
     @property
     def refs(self) -> tuple[Ref, ...]:
-        """Every original that is in the result, the first of them first."""
-        return tuple(i.ref for i in (self.identity, *self.others, *self.marks))
+        """The same, by reference."""
+        return tuple(identity.ref for identity in self.identities)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether this is what an original was known to be last: it may be another by now."""
+        return any(identity.doubt is not None for identity in self.identities)
 
     @property
     def fm(self) -> str:

@@ -27,6 +27,7 @@ from routers import (
     kit,
     ops,
     problems,
+    purge,
     queue,
     rules,
     schedules,
@@ -101,6 +102,7 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         webhooks.router,
         dead_letters.router,
         queue.router,
+        purge.router,
         ops.router,
     ):
         app.include_router(router)

@@ -117,6 +117,11 @@ class Presets:
         found = self._find(pairs)
         return found is None or found[1].varies is None or found[1].varies.issuperset(names)
 
+    def named_in(self, pairs: Iterable[tuple[str, str]]) -> str | None:
+        """The preset that a request names. Raises InvalidOption as `resolve` does."""
+        found = self._find(pairs)
+        return None if found is None else found[0]
+
     def own_sizes(self, pairs: Iterable[tuple[str, str]]) -> Sizes:
         """The sizes of the preset that a request names, at the usual pixel ratios.
 

@@ -20,24 +20,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
+import structlog
+
 from app.admission import Admission, Lane
 from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
+from app.claims import Claims, RenderedElsewhere
 from app.engine import Engine
 from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
 from app.flights import Flights
 from app.keys import UPLOAD, Fetched, Keyed, key_of
 from app.originals import Originals
-from app.refusals import check_seconds
+from app.purges import Purges, Verdict
+from app.refusals import Refusals, check_seconds
 from app.results import StoredTier
 from app.sources.base import Identity, Ref
+from app.subjects import Coverage
 from app.telemetry import Metrics, Timings
 from transforms import pipeline
 from transforms.bitmap import AS_BITMAP, Bitmap
@@ -49,20 +54,37 @@ from transforms.limits import Limits
 from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
 _Flight = tuple[float | str | None, ...]
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
+_REFRESH_AGAIN: Final = 10.0
+"""Seconds after which a stale result is made anew again, where that has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A result, the tier that had it (`memory`, `stored` or `render`), and how long it took."""
+    """A result, the tier that had it (`memory`, `stored` or `render`), and how long it took.
+
+    It is `stale` where it may be outdated: something has been purged softly, or cannot be asked.
+    """
 
     rendered: Rendered
     tier: str
     timings: Timings
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What a render has made, or had from the replica that did."""
+
+    results: list[Rendered]
+    timings: Timings
+    tier: str = "render"
 
 
 class Renderer:
@@ -81,6 +103,9 @@ class Renderer:
         max_bytes: int,
         max_seconds: float,
         metrics: Metrics,
+        purges: Purges,
+        claims: Claims,
+        refusals: Refusals,
     ) -> None:
         self.originals = originals
         self._memory_tier = memory_tier
@@ -92,21 +117,36 @@ class Renderer:
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._metrics = metrics
-        self._rendering: Flights[_Flight, tuple[list[Rendered], Timings]] = Flights()
+        self._purges = purges
+        self._claims = claims
+        self._refusals = refusals
+        self._rendering: Flights[_Flight, _Made] = Flights()
         self._bitmaps = BitmapTier()
         self._decoding: Flights[tuple[Identity, bool], Bitmap] = Flights()
         self._to_keep: dict[_Flight, tuple[Ref, ...]] = {}
         """Renders under way whose results may be kept: a purge takes an original's out."""
+        self._refreshing: dict[str, tuple[Rendered, asyncio.Task[None]]] = {}
+        """Stale results that are being made anew, by key."""
+        self._outdated: set[str] = set()
+        """Keys whose stored results are to be written over."""
 
-    async def identify(self, ref: Ref, transform: Transform) -> Keyed:
-        """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`)."""
-        identity = await self.originals.identify(ref)
-        return await self.key(identity, transform)
+    async def identify(
+        self, ref: Ref, transform: Transform, *, preset: str | None = None, recall: bool = False
+    ) -> Keyed:
+        """Steps 1 and 2. The transform's output must be settled (`Transform.with_output`).
 
-    async def key(self, identity: Identity, transform: Transform) -> Keyed:
+        With `recall`, what a source does not tell is taken as it was known last.
+        """
+        originals = self.originals
+        identify = originals.identify_or_recall if recall else originals.identify
+        keyed = await self.key(await identify(ref), transform, recall=recall)
+        return replace(keyed, preset=preset)
+
+    async def key(self, identity: Identity, transform: Transform, *, recall: bool = False) -> Keyed:
         """Step 2, where the first original has been identified."""
-        others = await self.originals.identify_named(transform.merge or (), "merge")
-        marks = await self.originals.identify_named(transform.mark_ids, "watermark")
+        identify = partial(self.originals.identify_named, recall=recall)
+        others = await identify(transform.merge or (), "merge")
+        marks = await identify(transform.mark_ids, "watermark")
         key = key_of(transform, identity, *others, *marks)
         return Keyed(identity=identity, transform=transform, key=key, others=others, marks=marks)
 
@@ -127,11 +167,14 @@ class Renderer:
                 return await self._answer_all(keyeds, lane, seconds or self._max_seconds)
             except OriginalChanged:
                 for keyed in keyeds:
-                    for ref in keyed.refs:
-                        self.originals.forget(ref)
+                    for identity in keyed.identities:
+                        self.originals.outdate(identity)
                 if attempt == _TRIES:
                     raise
-                keyeds = [await self.identify(k.identity.ref, k.transform) for k in keyeds]
+                keyeds = [
+                    await self.identify(k.identity.ref, k.transform, preset=k.preset)
+                    for k in keyeds
+                ]
         raise AssertionError("unreachable")
 
     async def render_upload(self, data: bytes, transform: Transform, *, lane: Lane) -> Answer:
@@ -212,11 +255,24 @@ class Renderer:
         self._limits.check_original(header, page=0, frames=1)
         return header
 
-    async def purge(self, ref: Ref) -> int:
-        """Remove every result of an original from every tier of this replica."""
-        self.originals.forget(ref)
-        self._to_keep = {flight: of for flight, of in self._to_keep.items() if ref not in of}
-        return self._memory_tier.purge(ref) + await self._stored_tier.purge(ref)
+    def withdraw(self, coverage: Coverage) -> None:
+        """Keep nothing of the renders under way that this is about."""
+        self._to_keep = {
+            flight: refs
+            for flight, refs in self._to_keep.items()
+            if not any(ref in coverage for ref in refs)
+        }
+        for key, (rendered, task) in list(self._refreshing.items()):
+            if any(ref in coverage for ref in rendered.refs):
+                task.cancel()
+                del self._refreshing[key]
+
+    async def close(self) -> None:
+        """Give up what is made anew behind answers."""
+        tasks = [task for _, task in self._refreshing.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer_all(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float
@@ -228,26 +284,33 @@ class Renderer:
         by_page: dict[int, dict[str, Keyed]] = {}
         for keyed in keyeds:
             if keyed.key not in found:
+                self._refusals.check(keyed.key)
                 by_page.setdefault(keyed.transform.page or 0, {})[keyed.key] = keyed
         for missing in by_page.values():
             began = time.perf_counter()
-            flight = _flight(missing, lane, seconds)
-            made, shared = await self._rendering.join(
-                flight, partial(self._render, list(missing.values()), lane, seconds, flight)
-            )
+            made = await self._join(list(missing.values()), lane, seconds)
             timings = Timings()
-            timings.take(shared)
+            timings.take(made.timings)
             timings.add("total", time.perf_counter() - began)
-            for rendered in made:
-                answer = Answer(rendered=rendered, tier="render", timings=timings)
+            for rendered in made.results:
+                answer = Answer(rendered=rendered, tier=made.tier, timings=timings)
                 found[rendered.key] = self._counted(answer)
         return [found[keyed.key] for keyed in keyeds]
 
+    async def _join(self, keyeds: list[Keyed], lane: Lane, seconds: float) -> _Made:
+        flight = _flight([keyed.key for keyed in keyeds], lane, seconds)
+        return await self._rendering.join(
+            flight, partial(self._render, keyeds, lane, seconds, flight)
+        )
+
     async def _find(self, keyed: Keyed) -> Answer | None:
-        """Step 3: what the tiers have."""
+        """Step 3: what the tiers have. What is stale there is made anew behind the answer."""
         timings = Timings()
         if rendered := self._memory_tier.get(keyed.key):
-            return self._counted(Answer(rendered=rendered, tier="memory", timings=timings))
+            return self._found(keyed, rendered, "memory", timings, stale=keyed.doubtful)
+        if keyed.key in self._refreshing:
+            rendered, _ = self._refreshing[keyed.key]
+            return self._found(keyed, rendered, "stored", timings, stale=True)
         if (
             keyed.identity.ref.kind == UPLOAD
             or _flight([keyed.key], Lane.INTERACTIVE, 0) in self._rendering
@@ -255,11 +318,45 @@ class Renderer:
             return None
         with timings.measure("stored"):
             rendered = await self._stored_tier.get(keyed.key, keyed.identity, keyed.fm)
+        verdict = Verdict.STALE
+        if rendered is None:
+            rendered = self._memory_tier.get_expired(keyed.key)
+        elif rendered.stored_at is not None:
+            verdict = self._purges.verdict(keyed.refs, keyed.preset, rendered.stored_at)
         if rendered is None:
             return None
         rendered = replace(rendered, others=keyed.refs[1:])
-        self._memory_tier.put(rendered)
-        return self._counted(Answer(rendered=rendered, tier="stored", timings=timings))
+        if verdict is Verdict.FRESH:
+            self._memory_tier.put(rendered)
+            return self._found(keyed, rendered, "stored", timings, stale=keyed.doubtful)
+        self._outdated.add(keyed.key)
+        if verdict is Verdict.GONE:
+            return None
+        self._refresh(keyed, rendered)
+        return self._found(keyed, rendered, "stored", timings, stale=True)
+
+    def _found(
+        self, keyed: Keyed, rendered: Rendered, tier: str, timings: Timings, *, stale: bool
+    ) -> Answer:
+        if keyed.preset is not None:
+            self._memory_tier.label(keyed.key, keyed.preset)
+        return self._counted(Answer(rendered=rendered, tier=tier, timings=timings, stale=stale))
+
+    def _refresh(self, keyed: Keyed, stale: Rendered) -> None:
+        """Make a result anew, behind those who get the stale one meanwhile."""
+
+        async def refresh() -> None:
+            try:
+                await self._join([keyed], Lane.API, self._max_seconds)
+            except Exception as error:  # noqa: BLE001 - nobody waits for it: it is told in the log
+                problem = problem_of(error)
+                log.warning("result_not_refreshed", code=problem.code if problem else "internal")
+                await asyncio.sleep(_REFRESH_AGAIN)
+            finally:
+                if self._refreshing.get(keyed.key, (None, None))[1] is asyncio.current_task():
+                    del self._refreshing[keyed.key]
+
+        self._refreshing[keyed.key] = (stale, asyncio.create_task(refresh()))
 
     def _counted(self, answer: Answer) -> Answer:
         self._metrics.results.labels(answer.tier).inc()
@@ -267,24 +364,35 @@ class Renderer:
 
     async def _render(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, flight: _Flight
-    ) -> tuple[list[Rendered], Timings]:
+    ) -> _Made:
         timings = Timings()
         # Of one original, so what takes one of these results out takes all of them.
         self._to_keep[flight] = tuple(ref for keyed in keyeds for ref in keyed.refs)
         try:
             made = await self._render_measured(keyeds, lane, seconds, timings)
-        except Exception as error:
-            problem = problem_of(error)
-            self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
+        except RenderedElsewhere as elsewhere:
+            rendered = replace(elsewhere.rendered, others=keyeds[0].refs[1:])
+            if flight in self._to_keep:
+                self._memory_tier.put(rendered)
+            return _Made(results=[rendered], timings=timings, tier="stored")
+        except BaseException as error:
+            for keyed in keyeds:
+                self._claims.release(keyed)
+                self._refusals.remember(keyed.key, error)
+            if isinstance(error, Exception):
+                problem = problem_of(error)
+                self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
             kept = self._to_keep.pop(flight, None) is not None
             for stage, taken in timings.items():
                 self._metrics.stage_seconds.labels(stage).observe(taken)
-        if kept:
-            for keyed, rendered in zip(keyeds, made, strict=True):
-                await self._keep(rendered, keyed.fm, lane)
-        return made, timings
+        for keyed, rendered in zip(keyeds, made, strict=True):
+            if kept:
+                await self._keep(keyed, rendered, lane)
+            else:
+                self._claims.release(keyed)
+        return _Made(results=made, timings=timings)
 
     async def _render_measured(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, timings: Timings
@@ -303,6 +411,7 @@ class Renderer:
         transforms = [keyed.transform for keyed in keyeds]
         merged = [others[keyed.others] for keyed in keyeds]
         marks = [{mark.ref.name: bitmaps[mark] for mark in keyed.marks} for keyed in keyeds]
+        shared = len(keyeds) == 1 and lane is not Lane.JOBS and first.identity.ref.kind != UPLOAD
         results, works = await self.run(
             pipeline.run_all,
             data,
@@ -312,6 +421,7 @@ class Renderer:
             seconds=seconds,
             merged=merged,
             marks=marks,
+            claim=partial(self._claims.make, first) if shared else None,
         )
         self._metrics.rendered_bytes.inc(len(data))
         return [
@@ -330,8 +440,12 @@ class Renderer:
         seconds: float | None = None,
         merged: Sequence[Sequence[bytes]] | None = None,
         marks: Sequence[Mapping[str, Bitmap]] | None = None,
+        claim: Callable[[float], Awaitable[None]] | None = None,
     ) -> tuple[T, list[Work]]:
-        """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first."""
+        """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first.
+
+        `claim` is told the estimate before a processor is waited for, and may call the render off.
+        """
         async with AsyncExitStack() as stack:
             image_format = sniff(data[:SNIFFED_BYTES])
             child = header = None
@@ -361,6 +475,9 @@ class Renderer:
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
             check_seconds(cost, seconds, lane)
+            if claim is not None:
+                with timings.measure("claim"):
+                    await claim(cost.seconds)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -405,15 +522,20 @@ class Renderer:
                 param="merge",
             )
 
-    async def _keep(self, rendered: Rendered, fm: str, lane: Lane) -> None:
+    async def _keep(self, keyed: Keyed, rendered: Rendered, lane: Lane) -> None:
+        over = rendered.key in self._outdated
+        self._outdated.discard(rendered.key)
         if lane is Lane.JOBS:
             # A job has ended when its result is there for all replicas; in this one's memory it
             # would only be in the way of what is asked for.
-            await self._stored_tier.put(rendered, fm)
+            await self._stored_tier.put(rendered, keyed.fm, over=over)
             return
         self._memory_tier.put(rendered)
+        if keyed.preset is not None:
+            self._memory_tier.label(rendered.key, keyed.preset)
         if rendered.ref.kind != UPLOAD:
-            self._stored_tier.put_later(rendered, fm)
+            release = partial(self._claims.release, keyed)
+            self._stored_tier.put_later(rendered, keyed.fm, over=over, after=release)
 
     async def _fetch_marks(self, keyeds: Sequence[Keyed], lane: Lane) -> dict[Identity, Bitmap]:
         """The bitmaps of all watermarks. Those not kept are decoded, equal ones at once together.

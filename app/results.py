@@ -1,14 +1,17 @@
 """The stored tier: results that outlive the process and are shared by all replicas.
 
 All results of one original are under one prefix, so that deleting or replacing the original purges
-them by listing that prefix. Results of requests are written behind the answer, and take no time
-from it; a job has ended only when its results are written.
+them by listing that prefix. A result of several originals is under the first, and the others have
+a note of that under their prefixes, in `uses/`. Results of requests are written behind the answer,
+and take no time from it; a job has ended only when its results are written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -19,6 +22,7 @@ from app.cache import Rendered
 from app.errors import OriginalMissing, ServiceError
 from app.sources.base import Identity, Ref
 from app.stores.base import ObjectStore
+from app.subjects import Coverage
 from transforms.errors import TransformError
 from transforms.formats import FORMATS, SNIFFED_BYTES, sniff
 
@@ -30,6 +34,10 @@ _WRITERS: Final = 8
 _READ_TIMEOUT: Final = 2.0
 """Seconds after which a render is quicker than waiting for the stored result."""
 _CLOSE_TIMEOUT: Final = 10.0
+_OF_LATE: Final = 30.0
+"""Seconds within which a purge elsewhere may be heard of here."""
+_USES: Final = "uses"
+_LINKED: Final = 50_000
 
 
 class StoredTier:
@@ -40,7 +48,9 @@ class StoredTier:
         self._on_write = on_write
         self._pending = 0
         self._writers = asyncio.Semaphore(_WRITERS)
-        self._tasks: dict[asyncio.Task[None], Ref] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Ref, ...]] = {}
+        self._written: OrderedDict[Ref, float] = OrderedDict()
+        self._linked: OrderedDict[tuple[Ref, Ref], None] = OrderedDict()
 
     async def get(self, key: str, identity: Identity, fm: str) -> Rendered | None:
         """The stored result of a key, or None. Never raises, never waits long."""
@@ -50,12 +60,14 @@ class StoredTier:
         try:
             async with asyncio.timeout(_READ_TIMEOUT), self._store.read(path) as reading:
                 data = b"".join([chunk async for chunk in reading.chunks])
+                stored_at = reading.stat.modified
             return Rendered(
                 key=key,
                 ref=identity.ref,
                 data=data,
                 format=sniff(data[:SNIFFED_BYTES]),
                 modified=identity.modified,
+                stored_at=stored_at,
             )
         except OriginalMissing:
             return None
@@ -75,8 +87,18 @@ class StoredTier:
             return False
         return True
 
-    def put_later(self, rendered: Rendered, fm: str) -> None:
-        """Write a result in the background."""
+    def put_later(
+        self,
+        rendered: Rendered,
+        fm: str,
+        *,
+        over: bool = False,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Write a result in the background, `over` one that is outdated, and then do this.
+
+        Where another replica has written it meanwhile, it stays as it is.
+        """
         size = len(rendered.data)
         if self._store is None:
             return
@@ -84,42 +106,64 @@ class StoredTier:
             self._on_write("dropped")
             return
         self._pending += size
-        task = asyncio.create_task(self._put_behind(rendered, fm))
-        self._tasks[task] = rendered.ref
+        task = asyncio.create_task(self._put_behind(rendered, fm, over, after))
+        self._tasks[task] = rendered.refs
         task.add_done_callback(self._tasks.pop)
 
-    async def put(self, rendered: Rendered, fm: str) -> None:
-        """Write a result now. Raises what `ObjectStore.write` does."""
+    async def put(self, rendered: Rendered, fm: str, *, over: bool = False) -> None:
+        """Write a result now, where there is none or `over` it. Raises what `write` does."""
         if self._store is None:
             return
         path = result_key(rendered.ref, rendered.key, fm)
+        write = self._store.write if over else self._store.create
         try:
             async with self._writers:
-                await self._store.write(
-                    path, rendered.data, content_type=rendered.format.media_type
-                )
+                await self._link(rendered)
+                stat = await write(path, rendered.data, content_type=rendered.format.media_type)
         except ServiceError as error:
             self._on_write("failed")
             log.warning("result_not_stored", path=path, error=error.detail)
             raise
-        self._on_write("stored")
+        for ref in rendered.refs:
+            self._note_written(ref)
+        self._on_write("stored" if stat is not None else "there")
 
-    async def _put_behind(self, rendered: Rendered, fm: str) -> None:
+    async def _put_behind(
+        self,
+        rendered: Rendered,
+        fm: str,
+        over: bool,  # noqa: FBT001 - handed on
+        after: Callable[[], None] | None,
+    ) -> None:
         try:
             with suppress(ServiceError):  # it has been logged, and can be made again
-                await self.put(rendered, fm)
+                await self.put(rendered, fm, over=over)
         finally:
             self._pending -= len(rendered.data)
+            if after is not None:
+                after()
 
     async def purge(self, ref: Ref) -> int:
-        """Remove every stored result of an original. Returns how many there were."""
+        """Remove every stored result that an original is in. Returns how many there were."""
         if self._store is None:
             return 0
         # What is being written must not come back after the purge.
-        writing = [task for task, of in self._tasks.items() if of == ref]
+        writing = [task for task, refs in self._tasks.items() if ref in refs]
         if writing:
             await asyncio.wait(writing, timeout=_CLOSE_TIMEOUT)
-        return await self._store.delete_prefix(prefix_of(ref))
+        count, after, uses = 0, "", f"{prefix_of(ref)}/{_USES}/"
+        while page := await self._store.list_page(uses, after=after):
+            for stat in page:
+                count += await self._store.delete_prefix(_prefix(stat.key.removeprefix(uses)))
+            after = page[-1].key
+        self._linked = OrderedDict((pair, None) for pair in self._linked if ref not in pair)
+        self._written.pop(ref, None)
+        return count + await self._store.delete_prefix(prefix_of(ref))
+
+    def written_among(self, coverage: Coverage) -> list[Ref]:
+        """The originals of which this process writes results, or did so of late."""
+        writing = {ref for refs in self._tasks.values() for ref in refs}
+        return list(coverage.among(writing | self._written.keys()))
 
     async def settle(self) -> None:
         """Wait until everything that is to be written has been."""
@@ -131,10 +175,41 @@ class StoredTier:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
 
+    async def _link(self, rendered: Rendered) -> None:
+        """Note with the other originals of a result where results with them are.
+
+        The notes are found when such an original is purged, so they are written first; once for
+        two originals, however many results they are in together.
+        """
+        assert self._store is not None  # noqa: S101 - there is none to write to
+        for other in rendered.others:
+            pair = (rendered.ref, other)
+            if pair in self._linked or other == rendered.ref:
+                continue
+            path = f"{prefix_of(other)}/{_USES}/{_digest(rendered.ref)}"
+            await self._store.write(path, b"-", content_type="text/plain")
+            self._linked[pair] = None
+            while len(self._linked) > _LINKED:
+                self._linked.popitem(last=False)
+
+    def _note_written(self, ref: Ref) -> None:
+        now = time.monotonic()
+        self._written[ref] = now
+        self._written.move_to_end(ref)
+        while next(iter(self._written.values())) < now - _OF_LATE:
+            self._written.popitem(last=False)
+
 
 def prefix_of(ref: Ref) -> str:
     """The prefix of all results of an original: its digest, under two levels of folders."""
-    digest = hashlib.sha256(f"{ref.kind}\n{ref.name}".encode()).hexdigest()[:40]
+    return _prefix(_digest(ref))
+
+
+def _digest(ref: Ref) -> str:
+    return hashlib.sha256(f"{ref.kind}\n{ref.name}".encode()).hexdigest()[:40]
+
+
+def _prefix(digest: str) -> str:
     return f"{digest[:2]}/{digest[2:4]}/{digest}"
 
 

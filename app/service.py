@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -14,23 +14,30 @@ import structlog
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
+from app.cdn import PurgeHook
 from app.children import Children
+from app.claims import Claims
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
 from app.errors import StoreMisconfigured
+from app.identities import Identities
 from app.jobs.opening import open_jobs
 from app.jobs.service import Jobs
-from app.originals import Originals
+from app.originals import Freshness, Originals
 from app.presets import Presets, load_presets
+from app.purges import Purges
+from app.purging import Purger
+from app.refusals import Refusals
 from app.render import Renderer
 from app.results import StoredTier
-from app.settings import Place, Settings, parse_place
+from app.settings import Settings, parse_place
 from app.sources import stored, web
-from app.sources.base import Source
 from app.sources.guard import Guard, Resolver, resolve
+from app.sources.origins import Origins
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
+from app.stores.opening import open_bucket, open_originals, open_store
 from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -55,6 +62,7 @@ class Service:
     access: Access
     originals: ObjectStore
     renderer: Renderer
+    purger: Purger
     describer: Describer
     memory_tier: MemoryTier
     stored_tier: StoredTier
@@ -100,45 +108,6 @@ async def _look_at(originals: FileStore) -> str | None:
     return None
 
 
-def open_originals(settings: Settings) -> ObjectStore:
-    """The store of originals. The default folder is made; another one must be there."""
-    place = parse_place(settings.originals)
-    if settings.originals == Settings.model_fields["originals"].default:
-        with suppress(OSError):  # whoever looks at the store is told
-            Path(place.location).mkdir(parents=True, exist_ok=True)
-    store = open_store(place, settings, required=True)
-    if store is None:
-        raise ValueError("there must be a store of originals")
-    return store
-
-
-def open_store(place: Place, settings: Settings, *, required: bool = False) -> ObjectStore | None:
-    """The store at a place, or None for `off`. Connects to nothing yet.
-
-    A folder that is `required` is not made.
-    """
-    match place.kind:
-        case "file":
-            return FileStore(Path(place.location), required=required)
-        case "s3":
-            # Half a second of every start, which only those spend who have a bucket.
-            from app.stores.s3 import S3Options, S3Store  # noqa: PLC0415
-
-            return S3Store(
-                place.location,
-                place.prefix,
-                options=S3Options(
-                    connections=settings.downloads,
-                    connect_timeout=settings.s3_connect_timeout,
-                    read_timeout=settings.s3_read_timeout,
-                    attempts=settings.s3_attempts,
-                    addressing=settings.s3_addressing,
-                ),
-            )
-        case "off":
-            return None
-
-
 @asynccontextmanager
 async def open_service(
     settings: Settings,
@@ -163,12 +132,14 @@ async def open_service(
         )
         for kind in _DOWNLOADED
     }
+    origins = _open_origins(settings)
     web_source = web.WebSource(
         Guard(
             allowed=settings.allowed_sources,
             private_networks=settings.allow_private_networks,
             resolver=resolver,
         ),
+        origins=origins,
         downloads=downloads[web.KIND],
         cap=int(settings.max_source_bytes),
         limits=limits,
@@ -176,16 +147,13 @@ async def open_service(
         redirects=settings.max_redirects,
         connections=settings.downloads,
     )
-    sources: dict[str, Source] = {
-        stored.KIND: stored.StoredSource(
-            originals,
-            downloads=downloads[stored.KIND],
-            cap=int(settings.max_source_bytes),
-            limits=limits,
-            timeout=settings.fetch_timeout,
-        ),
-        web.KIND: web_source,
-    }
+    stored_source = stored.StoredSource(
+        originals,
+        downloads=downloads[stored.KIND],
+        cap=int(settings.max_source_bytes),
+        limits=limits,
+        timeout=settings.fetch_timeout,
+    )
     memory_tier = MemoryTier(int(settings.memory_cache))
     stored_tier = StoredTier(results, on_write=lambda done: metrics.stored.labels(done).inc())
     admission = Admission(
@@ -205,20 +173,18 @@ async def open_service(
         processors=settings.processors,
         on_busy=metrics.busy_seconds.inc,
     )
-    children = None
-    if settings.children:
-        children = Children(
-            seconds=settings.child_timeout,
-            memory=int(settings.child_memory),
-            # A document may take all its time: one processor is left for everything else.
-            limit=max(1, settings.processors - 1),
-        )
-    metrics.workers.set(settings.processors)
-    metrics.running.set_function(lambda: admission.running)
-    metrics.queued.set_function(lambda: admission.queued)
-    metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
+    children = _open_children(settings)
+    _open_gauges(metrics, settings, admission=admission, origins=origins, memory_tier=memory_tier)
+    identities = Identities(results, kinds=_recalled(settings)) if results else None
+    known = Originals(
+        {stored.KIND: stored_source, web.KIND: web_source},
+        freshness=_freshness(settings),
+        identities=identities,
+    )
+    purges = Purges(results, poll=settings.purge_poll)
+    claims = Claims(results, stored_tier, from_seconds=settings.claim_from)
     renderer = Renderer(
-        originals=Originals(sources, freshness=settings.freshness),
+        originals=known,
         memory_tier=memory_tier,
         stored_tier=stored_tier,
         admission=admission,
@@ -227,6 +193,20 @@ async def open_service(
         limits=limits,
         max_bytes=int(settings.max_source_bytes),
         max_seconds=settings.render_timeout,
+        metrics=metrics,
+        purges=purges,
+        claims=claims,
+        refusals=Refusals(seconds=settings.missing_freshness),
+    )
+    purge_hook = _open_purge_hook(settings, metrics=metrics, resolver=resolver)
+    purger = Purger(
+        originals=known,
+        identities=identities,
+        renderer=renderer,
+        memory_tier=memory_tier,
+        stored_tier=stored_tier,
+        purges=purges,
+        hook=purge_hook,
         metrics=metrics,
     )
     presets = load_presets(Path(settings.presets)) if settings.presets else Presets()
@@ -239,7 +219,16 @@ async def open_service(
         stack.callback(engine.close)
         if children is not None:
             stack.push_async_callback(children.close)
+        if identities is not None:
+            stack.push_async_callback(identities.close)
+        stack.push_async_callback(claims.close)
         stack.push_async_callback(stored_tier.close)
+        stack.push_async_callback(renderer.close)
+        stack.push_async_callback(known.close)
+        if purge_hook is not None:
+            stack.push_async_callback(purge_hook.close)
+        stack.push_async_callback(purges.close)
+        await purges.open(purger.hear)
         jobs = None
         if settings.database != "off":
             jobs = await stack.enter_async_context(
@@ -248,9 +237,10 @@ async def open_service(
                     presets=presets,
                     originals=originals,
                     renderer=renderer,
+                    purger=purger,
                     stored_tier=stored_tier,
                     metrics=metrics,
-                    open_bucket=lambda name: _open_bucket(name, settings),
+                    open_bucket=lambda name: open_bucket(name, settings),
                     run=role == "work" or settings.run_jobs,
                     stop=stop_jobs,
                     resolver=resolver,
@@ -263,6 +253,7 @@ async def open_service(
             access=Access(settings),
             originals=originals,
             renderer=renderer,
+            purger=purger,
             describer=Describer(renderer, memory_tier),
             memory_tier=memory_tier,
             stored_tier=stored_tier,
@@ -275,30 +266,67 @@ async def open_service(
         yield service
 
 
-def _open_bucket(name: str, settings: Settings) -> ObjectStore:
-    store = open_store(Place("s3", name), settings)
-    assert store is not None  # noqa: S101 - only `off` has none
-    return store
+def _open_origins(settings: Settings) -> Origins:
+    return Origins(
+        connections=settings.source_connections,
+        pause=settings.source_pause,
+        patience=settings.fetch_timeout / 2,
+    )
 
 
-async def probe_stores(settings: Settings) -> dict[str, str]:
-    """Try both stores as they are configured: `ok`, `off`, or what is wrong."""
-    found = {}
-    for name in ("originals", "results"):
-        store = (
-            open_originals(settings)
-            if name == "originals"
-            else open_store(parse_place(settings.results), settings)
-        )
-        if store is None:
-            found[name] = "off"
-            continue
-        try:
-            async with asyncio.timeout(10):
-                await store.probe()
-            found[name] = "ok"
-        except Exception as error:  # noqa: BLE001 - a diagnosis names whatever goes wrong
-            found[name] = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
-        finally:
-            await store.close()
-    return found
+def _open_children(settings: Settings) -> Children | None:
+    if not settings.children:
+        return None
+    return Children(
+        seconds=settings.child_timeout,
+        memory=int(settings.child_memory),
+        # A document may take all its time: one processor is left for everything else.
+        limit=max(1, settings.processors - 1),
+    )
+
+
+def _open_gauges(
+    metrics: Metrics,
+    settings: Settings,
+    *,
+    admission: Admission,
+    origins: Origins,
+    memory_tier: MemoryTier,
+) -> None:
+    metrics.workers.set(settings.processors)
+    metrics.running.set_function(lambda: admission.running)
+    metrics.queued.set_function(lambda: admission.queued)
+    metrics.origin_breakers_open.set_function(lambda: origins.left_alone)
+    metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
+
+
+def _freshness(settings: Settings) -> Freshness:
+    return Freshness(
+        trusted=settings.freshness,
+        revalidating=settings.stale_while_revalidate,
+        patience=settings.stale_patience,
+        missing=settings.missing_freshness,
+    )
+
+
+def _recalled(settings: Settings) -> tuple[str, ...]:
+    """The kinds of sources whose versions are worth writing down beside the results.
+
+    Where originals and results are in one kind of store, both fail together.
+    """
+    apart = parse_place(settings.originals).kind != parse_place(settings.results).kind
+    return (web.KIND, stored.KIND) if apart else (web.KIND,)
+
+
+def _open_purge_hook(
+    settings: Settings, *, metrics: Metrics, resolver: Resolver
+) -> PurgeHook | None:
+    if not settings.purge_hook:
+        return None
+    return PurgeHook(
+        settings.purge_hook,
+        kind=settings.purge_hook_kind,
+        token=settings.purge_hook_token.get_secret_value(),
+        on_end=lambda outcome: metrics.cdn_purges.labels(outcome).inc(),
+        resolver=resolver,
+    )

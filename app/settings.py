@@ -39,6 +39,7 @@ from transforms.transform import Defaults
 from transforms.values import WHITE
 
 PREFIX: Final = "PIXELMILL_"
+TAG_HEADERS: Final = ("cache-groups", "surrogate-key", "cache-tag")
 _OF_CLIENTS: Final = ("PIXELMILL_SERVER", "PIXELMILL_TOKEN")
 """What tells the command line of the service that it speaks to: no settings of one that runs."""
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -116,6 +117,35 @@ class Settings(BaseSettings):
         description="How long an original's version is trusted before it is asked for again. A "
         "replaced original shows at the latest after this.",
     )
+    stale_while_revalidate: Seconds = Field(
+        0.0,
+        description="For how long after that a result is still answered at once, while its "
+        "original's version is asked for behind the answer.",
+    )
+    stale_patience: Seconds = Field(
+        1.0,
+        description="How long a source may take to tell an original's version before the last "
+        "result that is known is answered. It is answered as well where the source fails.",
+    )
+    missing_freshness: Seconds = Field(
+        10.0,
+        description="How long a missing URL or a broken original is answered from memory.",
+    )
+    claim_from: Seconds = Field(
+        0.25,
+        description="Renders that are estimated to take at least this are done by one replica, "
+        "while others that are asked for the same wait for its result.",
+    )
+    purge_poll: Seconds = Field(
+        1.0,
+        description="How often a replica asks the store of results what others have purged; 0 is "
+        "never.",
+    )
+    cache_tags: Words = Field(
+        (),
+        description="Headers that list the tags of a result, by which caches before this service "
+        "purge: of `Cache-Groups`, `Surrogate-Key` and `Cache-Tag`, separated by commas.",
+    )
     allowed_sources: Words = Field(
         (),
         description="Hosts that `?url=` may name, as globs (`*.example.com`, `cdn.example.com:8443`"
@@ -186,6 +216,21 @@ class Settings(BaseSettings):
         description="Hosts that webhooks may name, as globs. `*` is every public host on its "
         "default port.",
     )
+    purge_hook: str = Field(
+        "",
+        description="URL that is told which tags are purged, so that the CDN in front forgets "
+        "them too: `https://api.fastly.com/service/ID/purge`, "
+        "`https://api.cloudflare.com/client/v4/zones/ID/purge_cache` or one of your own, on a "
+        "private network too. Empty: nobody is told.",
+    )
+    purge_hook_kind: Literal["generic", "fastly", "cloudflare"] = Field(
+        "generic",
+        description='How it is told. generic: POST of `{"tags": [...], "soft": false}`.',
+    )
+    purge_hook_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token for it: `Fastly-Key` to Fastly, else `Authorization: Bearer`.",
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Renders at once; 0 means one for each usable processor."
     )
@@ -253,6 +298,18 @@ class Settings(BaseSettings):
         description="Originals received at once, of each kind: stored, by URL, uploaded.",
     )
 
+    source_connections: int = Field(
+        16,
+        gt=0,
+        le=1024,
+        description="Originals received at once from one origin (scheme, host and port) of "
+        "`?url=`; others wait, within the time that theirs have.",
+    )
+    source_pause: Seconds = Field(
+        10.0,
+        description="How long an origin is left alone that has failed five times in a row. Doubled "
+        "each time that it then fails again, up to 5 minutes; 0: it is asked all the same.",
+    )
     s3_connect_timeout: Seconds = Field(2.0, description="Time to connect to S3.")
     s3_read_timeout: Seconds = Field(10.0, description="Longest silence of S3 within an answer.")
     s3_attempts: int = Field(3, ge=1, le=10, description="Attempts of one S3 call.")
@@ -310,6 +367,15 @@ class Settings(BaseSettings):
         if value == "off":
             raise ValueError("must be file:FOLDER or s3://BUCKET/PREFIX, got off")
         return value
+
+    @field_validator("cache_tags")
+    @classmethod
+    def _check_cache_tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.lower() for name in value))
+        for name in names:
+            if name not in TAG_HEADERS:
+                raise ValueError(f"must be of {', '.join(TAG_HEADERS)}, got {name!r}")
+        return names
 
     @field_validator("formats")
     @classmethod
@@ -373,6 +439,20 @@ class Settings(BaseSettings):
                 raise ValueError("must be whsec_ and then base64 of 24 to 64 random bytes")
         return value
 
+    @field_validator("purge_hook")
+    @classmethod
+    def _check_purge_hook(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/@*?#]+(/\S*)?", value):
+            raise ValueError("must be a URL that begins with http:// or https://")
+        return value
+
+    @field_validator("purge_hook_token")
+    @classmethod
+    def _check_purge_hook_token(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[\x21-\x7e]*", value.get_secret_value()):
+            raise ValueError("must be visible ASCII, as it travels in a header")
+        return value
+
     @field_validator("presets")
     @classmethod
     def _check_presets(cls, value: str) -> str:
@@ -384,6 +464,15 @@ class Settings(BaseSettings):
     def _check_only_presets(self) -> Self:
         if self.only_presets and not self.presets:
             raise ValueError(f"{PREFIX}ONLY_PRESETS needs {PREFIX}PRESETS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_purge_hook_is_known(self) -> Self:
+        known = self.purge_hook_token.get_secret_value()
+        if self.purge_hook and self.purge_hook_kind != "generic" and not known:
+            raise ValueError(
+                f"{PREFIX}PURGE_HOOK_KIND={self.purge_hook_kind} needs {PREFIX}PURGE_HOOK_TOKEN"
+            )
         return self
 
     @model_validator(mode="after")

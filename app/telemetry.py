@@ -154,10 +154,21 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.cdn_purges = Counter(
+            "pixelmill_cdn_purges_total",
+            "Calls that tell the CDN of purges, by what followed: done, retried or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.downloads = Counter(
             "pixelmill_downloads_total",
             "Originals asked for, by kind of source and outcome.",
             ["source", "outcome"],
+            registry=registry,
+        )
+        self.origin_breakers_open = Gauge(
+            "pixelmill_origin_breakers_open",
+            "Origins of URLs that are left alone for now, as they have failed.",
             registry=registry,
         )
         self.rendered_bytes = Counter(
@@ -172,6 +183,12 @@ class Metrics:
             "pixelmill_results_stored_total",
             "Results for the stored tier, by outcome.",
             ["outcome"],
+            registry=registry,
+        )
+        self.purges = Counter(
+            "pixelmill_purges_total",
+            "Purges done, by what they name, and whether this replica was asked for them.",
+            ["subject", "origin"],
             registry=registry,
         )
         self.memory_tier_bytes = Gauge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +51,7 @@ def settings() -> str:
 def problem_codes() -> str:
     """The table of error codes."""
     rows = ["| status | `code` | meaning |", "|---|---|---|"]
-    found = [(c.status, c.code, c.title) for c in errors.ServiceError.__subclasses__()]
+    found = [(c.status, c.code, c.title) for c in _kinds(errors.ServiceError)]
     for kind, public in errors.OF_TRANSFORMS.items():
         found.append((public.status, kind.code, public.title))
     found += [(status, code, HTTPStatus(status).phrase) for status, code in HTTP_CODES.items()]
@@ -58,6 +59,12 @@ def problem_codes() -> str:
     found.append((internal.status, internal.code, internal.title))
     rows += [f"| {status} | `{code}` | {title} |" for status, code, title in sorted(set(found))]
     return "\n".join(rows)
+
+
+def _kinds(base: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
 
 
 TABLES: Final = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -19,11 +20,17 @@ from routers.hits import HitPath, Shortcut
 
 _YEAR: Final = 31_536_000
 _STALE: Final = "stale-while-revalidate=86400, stale-if-error=604800"
+_STALE_AGE: Final = 10
+"""Seconds for which a result may be kept that may be outdated."""
 _CACHE_STATUS: Final = {
     "memory": "pixelmill-memory; hit",
     "stored": "pixelmill-memory; fwd=miss, pixelmill-stored; hit",
     "render": "pixelmill-memory; fwd=miss, pixelmill-stored; fwd=miss",
 }
+_STALE_STATUS: Final = "; ttl=-1; detail=stale"
+"""RFC 9211, 2.4: a negative ttl is that of an answer that was stale when it was sent."""
+_SHOWN_TAGS: Final = 32
+"""Headers are to stay small; the tags of the originals themselves come first."""
 
 
 def etag_of(key: str) -> str:
@@ -31,8 +38,26 @@ def etag_of(key: str) -> str:
     return f'"{key}"'
 
 
-def cache_control(settings: Settings, grant: Grant, *, versioned: bool) -> str:
-    """How long a result may be kept. A URL that names a version never changes its meaning."""
+def tag_headers(settings: Settings, tags: Sequence[str]) -> dict[str, str]:
+    """The tags of a result in the headers that the caches before this service read."""
+    tags = tags[:_SHOWN_TAGS]
+    shown = {
+        "cache-groups": ", ".join(f'"{tag}"' for tag in tags),  # RFC 9875
+        "surrogate-key": " ".join(tags),
+        "cache-tag": ",".join(tags),
+    }
+    return {name: shown[name] for name in settings.cache_tags}
+
+
+def cache_control(settings: Settings, grant: Grant, *, versioned: bool, stale: bool = False) -> str:
+    """How long a result may be kept. A URL that names a version never changes its meaning.
+
+    What is `stale` is asked for again soon, by whoever may keep it at all.
+    """
+    if stale and grant.shared:
+        return f"public, max-age={_STALE_AGE}, {_STALE}"
+    if stale:
+        return f"private, max-age={_STALE_AGE}"
     if not grant.shared:
         return f"private, max-age={int(settings.cache_max_age)}"
     if grant.expires is not None:
@@ -71,7 +96,7 @@ def result_response(request: Request, answer: Answer, headers: dict[str, str]) -
     headers = {
         **headers,
         "accept-ranges": "bytes",
-        "cache-status": _CACHE_STATUS[answer.tier],
+        "cache-status": _CACHE_STATUS[answer.tier] + (_STALE_STATUS if answer.stale else ""),
     }
     if timing := answer.timings.header():
         headers["server-timing"] = timing
@@ -103,7 +128,7 @@ def record_hit(
     seconds: float,
 ) -> None:
     """Leave a shortcut to a result for `seconds`."""
-    if seconds <= 0:
+    if seconds <= 0 or answer.stale:
         return
     rendered = answer.rendered
     unmodified = [

@@ -172,7 +172,7 @@ async def delete_image(id: Id, request: Request) -> Response:  # noqa: A002 - th
     service.access.check(caller_of(request), AccessScope.IMAGES)
     key = check_key(id)
     await service.originals.delete(key)
-    await service.renderer.purge(Ref(stored.KIND, key))
+    await service.purger.purge_original(Ref(stored.KIND, key))
     return Response(status_code=204)
 
 
@@ -280,8 +280,12 @@ async def _keep(
     service: Service, key: str, data: bytes, header: Header, *, created: bool
 ) -> Response:
     await service.originals.write(key, data, content_type=header.format.media_type)
+    ref = Ref(stored.KIND, key)
+    if created:
+        service.purger.drop(ref)
+        return _kept(key, data, header, created=True)
     try:
-        await service.renderer.purge(Ref(stored.KIND, key))
+        await service.purger.purge_original(ref)
     except ServiceError as error:
         # The original is kept. Results of the one before have other keys: they are only in the way.
         log.warning("results_not_purged", id=key, error=error.detail)

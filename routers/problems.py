@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -83,6 +84,8 @@ def install(app: FastAPI) -> None:
         problem = problem_of(error)
         if problem is None:
             raise error
+        if problem.retry_after is None and isinstance(error, ServiceError):
+            problem = replace(problem, retry_after=error.retry_hint)
         if problem.status >= 500 and problem.code != "overloaded":
             log.warning("request_failed", code=problem.code, detail=problem.detail)
         return problem_response(problem, request_id=request.scope.get("request_id", ""))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.admission import Lane
 from app.explanation import explain
+from app.tags import tags_of
 from routers import openapi
 from routers.delivery import (
     cache_control,
     etag_of,
     record_hit,
     result_response,
+    tag_headers,
     unmodified_response,
     validator_headers,
 )
@@ -66,7 +70,10 @@ async def _thumb(request: Request) -> Response:
     transform = transform.with_output(fm, defaults=settings.defaults)
 
     renderer = service.renderer
-    keyed = await while_connected(request, renderer.identify(ref, transform))
+    preset = service.presets.named_in(pairs)
+    keyed = await while_connected(
+        request, renderer.identify(ref, transform, preset=preset, recall=True)
+    )
     if flag_of(pairs, "explain", default=False):
         explained = await while_connected(request, renderer.explain(keyed))
         told = explain(
@@ -78,9 +85,11 @@ async def _thumb(request: Request) -> Response:
         )
         return JSONResponse(told, headers={"cache-control": "no-store"})
     modified = keyed.identity.modified
-    headers = validator_headers(
+    caching = partial(cache_control, settings, grant, versioned=read.versioned)
+    tags = tag_headers(settings, tags_of(keyed.refs, preset)) if settings.cache_tags else {}
+    headers = tags | validator_headers(
         etag=etag_of(keyed.key),
-        caching=cache_control(settings, grant, versioned=read.versioned),
+        caching=caching(stale=keyed.doubtful),
         varies=varies,
         modified=modified,
     )
@@ -90,7 +99,7 @@ async def _thumb(request: Request) -> Response:
     answer = await while_connected(request, renderer.answer(keyed, lane=Lane.INTERACTIVE))
     headers |= validator_headers(  # the original may have been replaced meanwhile
         etag=etag_of(answer.rendered.key),
-        caching=headers["cache-control"],
+        caching=caching(stale=answer.stale),
         varies=varies,
         modified=answer.rendered.modified,
     )

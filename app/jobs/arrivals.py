@@ -19,7 +19,7 @@ from app.jobs.spec import SpecReader
 from app.jobs.sqs import QueueReader
 from app.jobs.subscriptions import Sender
 from app.outbound import Outbound
-from app.render import Renderer
+from app.purging import Purger
 from app.settings import Settings, parse_place
 from app.sources.guard import Guard, Resolver
 from app.stores.base import ObjectStore
@@ -52,7 +52,7 @@ async def open_arrivals(
     database: Database,
     queue: JobQueue,
     reader: SpecReader,
-    renderer: Renderer,
+    purger: Purger,
     originals: ObjectStore,
     resolver: Resolver,
     run: bool,
@@ -64,7 +64,7 @@ async def open_arrivals(
         database=database,
         queue=queue,
         reader=reader,
-        renderer=renderer,
+        purger=purger,
         originals=originals,
         place=place,
     )

@@ -20,11 +20,12 @@ from app.jobs.rules import Rule
 from app.jobs.s3events import Kind, StoreEvent
 from app.jobs.spec import SpecReader
 from app.jobs.triggers import Change, Outcome
-from app.render import Renderer
+from app.purging import Purger
 from app.settings import Place
 from app.sources import stored
 from app.sources.base import Ref
 from app.stores.base import ObjectStore, is_key
+from app.subjects import purge_of
 
 log = structlog.get_logger(__name__)
 
@@ -53,14 +54,14 @@ class Intake:
         database: Database,
         queue: JobQueue,
         reader: SpecReader,
-        renderer: Renderer,
+        purger: Purger,
         originals: ObjectStore,
         place: Place,
     ) -> None:
         self._database = database
         self._queue = queue
         self._reader = reader
-        self._renderer = renderer
+        self._purger = purger
         self._originals = originals
         self._place = place
 
@@ -126,13 +127,9 @@ class Intake:
             known = rulebook.find_all(tx) if rules is None else rules
             return triggers.outdated(tx, changes, known, now=time.time())
 
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def purge(key: str) -> None:
-            async with gate:
-                await self._renderer.purge(Ref(stored.KIND, key))
-
-        await asyncio.gather(*(purge(key) for key in await self._database.read(find)))
+        outdated = await self._database.read(find)
+        if outdated:
+            await self._purger.purge([purge_of(Ref(stored.KIND, key)) for key in outdated])
 
     def _change(self, event: StoreEvent) -> tuple[Change, Kind] | None:
         """What an event says of an original. None where it is about no original of this service."""

@@ -34,6 +34,7 @@ from app.jobs.worker import Worker
 from app.jobs.writers import Writers
 from app.outbound import Outbound
 from app.presets import Presets
+from app.purging import Purger
 from app.render import Renderer
 from app.results import StoredTier
 from app.settings import Settings
@@ -71,6 +72,7 @@ async def open_jobs(
     presets: Presets,
     originals: ObjectStore,
     renderer: Renderer,
+    purger: Purger,
     stored_tier: StoredTier,
     metrics: Metrics,
     open_bucket: Callable[[str], ObjectStore],
@@ -98,7 +100,7 @@ async def open_jobs(
         writers = Writers(
             originals=originals,
             originals_at=settings.originals,
-            renderer=renderer,
+            purger=purger,
             database=database,
             open_bucket=open_bucket,
             outbound=put,
@@ -137,7 +139,7 @@ async def open_jobs(
                 database=database,
                 queue=queue,
                 reader=reader,
-                renderer=renderer,
+                purger=purger,
                 originals=originals,
                 resolver=resolver,
                 run=run,

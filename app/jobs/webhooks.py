@@ -22,7 +22,7 @@ from typing import Final
 
 import structlog
 
-from app.dates import parse_http_date
+from app.dates import pause_asked
 from app.errors import InvalidRequest, ServiceError, SourceRefused
 from app.jobs import deliveries
 from app.jobs.database import Database
@@ -184,7 +184,7 @@ class Sender:
                 error=error,
             ),
             last=last,
-            pause=0.0 if reply is None else _pause_asked(reply.headers.get("retry-after"), now=at),
+            pause=0.0 if reply is None else pause_asked(reply.headers.get("retry-after"), now=at),
         )
 
 
@@ -224,16 +224,6 @@ def _complaint(status: int) -> str | None:
     if 300 <= status < 400:
         return f"The receiver answered {status}: redirects are not followed"
     return f"The receiver answered {status}"
-
-
-def _pause_asked(text: str | None, *, now: float) -> float:
-    """Seconds that `Retry-After` asks for (RFC 9110, 10.2.3); 0 where it asks for none."""
-    if text is None:
-        return 0.0
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    moment = parse_http_date(text)
-    return 0.0 if moment is None else max(0.0, moment.timestamp() - now)
 
 
 def _is_forbidden(host: str) -> bool:

@@ -29,7 +29,7 @@ from app.jobs.runner import Finished, Note
 from app.jobs.schema import written
 from app.jobs.targets import TargetKind
 from app.outbound import Outbound
-from app.render import Renderer
+from app.purging import Purger
 from app.sources import stored
 from app.sources.base import Ref
 from app.stores.base import ObjectStore, Stat
@@ -62,14 +62,14 @@ class Writers:
         *,
         originals: ObjectStore,
         originals_at: str,
-        renderer: Renderer,
+        purger: Purger,
         database: Database,
         open_bucket: Callable[[str], ObjectStore],
         outbound: Outbound,
     ) -> None:
         self._originals = originals
         self._originals_at = originals_at
-        self._renderer = renderer
+        self._purger = purger
         self._database = database
         self._open_bucket = open_bucket
         self._outbound = outbound
@@ -129,7 +129,7 @@ class Writers:
     async def _write_original(self, result: Finished) -> str:
         key = result.place
         stat = await self._originals.write(key, result.data, content_type=result.media_type)
-        await self._renderer.purge(Ref(stored.KIND, key))
+        await self._purger.purge_original(Ref(stored.KIND, key))
         return stat.version
 
     async def _write_bucket(self, result: Finished) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from app.errors import OriginalTooLarge
+from app.errors import OriginalTooLarge, ServiceError
 from transforms.errors import TransformError
 from transforms.formats import SNIFFED_BYTES
 from transforms.inspect import peek
@@ -30,7 +30,8 @@ class Identity:
     """An original at one moment: its version changes whenever its bytes do. Size in bytes.
 
     `validators` are the headers with which `validators_of`, a URL, is asked for changes. `body` is
-    set where finding the version meant downloading the original.
+    set where finding the version meant downloading the original. `doubt` is why this is only what
+    was known last: its source has not told what there is now.
     """
 
     ref: Ref
@@ -40,6 +41,7 @@ class Identity:
     validators: tuple[tuple[str, str], ...] = ()
     validators_of: str = ""
     body: bytes | None = field(default=None, compare=False, repr=False)
+    doubt: ServiceError | None = field(default=None, compare=False, repr=False)
 
 
 class Source(Protocol):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import SplitResult, urljoin
 
@@ -21,10 +23,12 @@ from app.errors import (
     OriginalTooLarge,
     SourceFailed,
     SourceRefused,
+    SourceUnfit,
 )
-from app.outbound import Answer, Outbound, translated
+from app.outbound import Answer, Headers, Outbound, translated
 from app.sources.base import Identity, Ref, receive
 from app.sources.guard import Guard
+from app.sources.origins import Origins
 from transforms.limits import Limits
 
 KIND: Final = "url"
@@ -40,6 +44,7 @@ class WebSource:
         self,
         guard: Guard,
         *,
+        origins: Origins,
         downloads: Downloads,
         cap: int,
         limits: Limits,
@@ -48,6 +53,7 @@ class WebSource:
         connections: int,
     ) -> None:
         self._guard = guard
+        self._origins = origins
         self._downloads = downloads
         self._cap = cap
         self._limits = limits
@@ -80,21 +86,24 @@ class WebSource:
             return await self._get_within(url, known)
 
     async def _get_within(self, url: str, known: Identity | None) -> Identity:
-        late = f"The origin did not send the original within {self._timeout:g} s"
-        with translated("origin", late=late):
-            async with asyncio.timeout(self._timeout), self._downloads.slot(0):
-                return await self._follow(url, known)
+        with self._translated():
+            async with asyncio.timeout(self._timeout) as deadline:
+                return await self._follow(url, known, deadline)
 
-    async def _follow(self, url: str, known: Identity | None) -> Identity:
+    def _translated(self) -> AbstractContextManager[None]:
+        late = f"The origin did not send the original within {self._timeout:g} s"
+        return translated("origin", late=late)
+
+    async def _follow(
+        self, url: str, known: Identity | None, deadline: asyncio.Timeout
+    ) -> Identity:
         at = url
         for _ in range(self._redirects + 1):
             parts = self._check(at, redirected=at is not url)
             # Validators are for the URL that gave them: after a redirect that is another.
             asks = known is not None and known.validators_of == at
             headers = (_ACCEPT, *(known.validators if known and asks else ()))
-            async with self._outbound.stream(
-                "GET", at, headers=headers, timeout=self._timeout
-            ) as answer:
+            async with self._asking(at, parts, headers, deadline) as answer:
                 if answer.status not in _REDIRECTS:
                     return await self._take(url, at, answer, known if asks else None)
                 target = urljoin(at, answer.headers.get("location", ""))
@@ -103,14 +112,27 @@ class WebSource:
                     "The origin redirects from https to http", param=self._guard.param
                 )
             at = target
-        raise SourceFailed(f"The origin redirects more than {self._redirects} times")
+        raise SourceUnfit(f"The origin redirects more than {self._redirects} times")
+
+    @asynccontextmanager
+    async def _asking(
+        self, at: str, parts: SplitResult, headers: Headers, deadline: asyncio.Timeout
+    ) -> AsyncIterator[Answer]:
+        """Ask one origin. A slot is taken when it has a place, so that it keeps none waiting."""
+        async with self._origins.place(parts) as breaker, self._downloads.slot(0):
+            # What goes wrong has its name before the breaker is told of it.
+            with breaker.attempt(deadline), self._translated():
+                async with self._outbound.stream(
+                    "GET", at, headers=headers, timeout=self._timeout
+                ) as answer:
+                    yield answer
 
     def _check(self, at: str, *, redirected: bool) -> SplitResult:
         try:
             return self._guard.check_url(at)
         except InvalidRequest:
             if redirected:
-                raise SourceFailed("The origin redirects to what is no web address") from None
+                raise SourceUnfit("The origin redirects to what is no web address") from None
             raise
 
     async def _take(self, url: str, at: str, answer: Answer, known: Identity | None) -> Identity:
@@ -119,10 +141,12 @@ class WebSource:
             return known
         if status in (404, 410):
             raise OriginalMissing("The origin has no such picture")
-        if status != 200:
+        if status >= 500:
             raise SourceFailed(f"The origin answered {status}")
+        if status != 200:
+            raise SourceUnfit(f"The origin answered {status}")
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
-            raise SourceFailed("The origin sends a compressed body, though it was asked not to")
+            raise SourceUnfit("The origin sends a compressed body, though it was asked not to")
         declared = answer.headers.get("content-length", "")
         size = int(declared) if declared.isdigit() and len(declared) < 19 else self._cap
         if size > self._cap:

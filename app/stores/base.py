@@ -66,6 +66,17 @@ class ObjectStore(Protocol):
     async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
         """Keep an object whole, or not at all. Raises KeyConflict."""
 
+    async def create(self, key: str, data: bytes, *, content_type: str) -> Stat | None:
+        """Keep an object whole where there is none yet. Nothing is overwritten.
+
+        None where there is one already, or another is coming to be at this moment. Of several at
+        once one has its way, wherever they run, if the store is `conditional`; else one that comes
+        between a look and the write is overwritten. Raises KeyConflict.
+        """
+
+    async def conditional(self) -> bool:
+        """Whether `create` is one step to the store, and not a look with a write after it."""
+
     async def delete(self, key: str) -> None:
         """Remove an object. It is no error when there is none."""
 

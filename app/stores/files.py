@@ -30,12 +30,16 @@ from app.stores.base import CHUNK, Reading, Stat, can_begin_key
 from app.stores.folders import TEMPORARY, KeptNames, list_files
 
 T = TypeVar("T")
+Placing = Callable[[str, str, int], None]
+"""Gives a temporary file its name. Both are in one folder, a descriptor of which comes last."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opening a FIFO that somebody put there must not block.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CONFLICTS: Final = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _NO_FOLDER: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _ABSENT: Final = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENXIO, *_CONFLICTS)
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems say that know no second name of a file, as FAT and some network mounts do."""
 _TRIES: Final = 20
 """How often a write begins anew whose folder somebody removed meanwhile, for being empty."""
 
@@ -87,7 +91,24 @@ class FileStore:
 
     async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
         del content_type  # a file has none: the bytes tell it
-        return await _in_thread(lambda: self._write(key, data), key, conflict=True)
+        return await _in_thread(lambda: self._write(key, data, _replace), key, conflict=True)
+
+    async def create(self, key: str, data: bytes, *, content_type: str) -> Stat | None:
+        del content_type
+
+        def attempt() -> Stat | None:
+            with suppress(OriginalMissing, OSError):
+                os.close(self._open(key))
+                return None
+            try:
+                return self._write(key, data, _place_where_none_is)
+            except FileExistsError:
+                return None
+
+        return await _in_thread(attempt, key, conflict=True)
+
+    async def conditional(self) -> bool:
+        return True
 
     async def delete(self, key: str) -> None:
         def remove() -> None:
@@ -245,13 +266,13 @@ class FileStore:
             raise OriginalMissing(f"There is no original {key!r}")
         return descriptor
 
-    def _write(self, key: str, data: bytes) -> Stat:
+    def _write(self, key: str, data: bytes, place: Placing) -> Stat:
         for _ in range(_TRIES):
             with suppress(FileNotFoundError):
-                return self._write_once(key, data)
-        return self._write_once(key, data)
+                return self._write_once(key, data, place)
+        return self._write_once(key, data, place)
 
-    def _write_once(self, key: str, data: bytes) -> Stat:
+    def _write_once(self, key: str, data: bytes, place: Placing) -> Stat:
         *folders, name = key.split("/")
         folder = self._walk(folders, create=True)
         temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
@@ -268,7 +289,7 @@ class FileStore:
                     file.flush()
                     os.fsync(file.fileno())
                     written = os.fstat(file.fileno())
-                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                place(temporary, name, folder)
             except BaseException:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary, dir_fd=folder)
@@ -277,6 +298,30 @@ class FileStore:
         finally:
             os.close(folder)
         return _stat(key, written)
+
+
+def _replace(temporary: str, name: str, folder: int) -> None:
+    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _place_where_none_is(temporary: str, name: str, folder: int) -> None:
+    """Raises FileExistsError where a file has the name, IsADirectoryError where something else has.
+
+    A link is made or is not, whoever else makes one at the same time.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        if not file_modes.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "no file", name) from None
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Here a look has come before, and what came meanwhile is replaced, but whole.
+        _replace(temporary, name, folder)
+    else:
+        os.unlink(temporary, dir_fd=folder)
 
 
 def _stat(key: str, found: os.stat_result) -> Stat:

@@ -25,6 +25,7 @@ from app.errors import (
     StoreMisconfigured,
 )
 from app.stores.base import CHUNK, MAX_KEY, Reading, Stat, can_begin_key, is_key
+from app.stores.s3conditions import Conditions, put_new
 from app.stores.s3faults import OutOfRange, translated
 
 _BATCH: Final = 1000
@@ -56,6 +57,7 @@ class S3Store:
         self._client: Any = None
         self._opening = asyncio.Lock()
         self._bucket_seen = -_BUCKET_SEEN_FOR
+        self._conditions = Conditions(self)
 
     async def stat(self, key: str) -> Stat:
         try:
@@ -97,10 +99,25 @@ class S3Store:
             yield Reading(stat=_stat(key, answer), chunks=_chunks(body, key, answer, piece))
 
     async def write(self, key: str, data: bytes, *, content_type: str) -> Stat:
-        answer = await self._call(
-            "put_object", key, Key=self._name(key), Body=data, ContentType=content_type
-        )
-        return Stat(key=key, version=answer["ETag"].strip('"'), size=len(data), modified=None)
+        return await self._put(key, data, ContentType=content_type)
+
+    async def create(self, key: str, data: bytes, *, content_type: str) -> Stat | None:
+        if await self.conditional():
+            return await put_new(lambda: self.put_where_none_is(key, data, content_type))
+        with suppress(OriginalMissing):
+            await self.stat(key)
+            return None
+        return await self.write(key, data, content_type=content_type)
+
+    async def conditional(self) -> bool:
+        return await self._conditions.are_kept()
+
+    async def put_where_none_is(self, key: str, data: bytes, content_type: str) -> Stat:
+        """Write under the condition that there is no object yet, whoever keeps it.
+
+        Raises OriginalChanged where there is one, Conflicting where another comes to be.
+        """
+        return await self._put(key, data, ContentType=content_type, IfNoneMatch="*")
 
     async def delete(self, key: str) -> None:
         with suppress(OriginalMissing):
@@ -160,6 +177,10 @@ class S3Store:
     async def close(self) -> None:
         await self._stack.aclose()
         self._client = None
+
+    async def _put(self, key: str, data: bytes, **options: str) -> Stat:
+        answer = await self._call("put_object", key, Key=self._name(key), Body=data, **options)
+        return Stat(key=key, version=answer["ETag"].strip('"'), size=len(data), modified=None)
 
     async def _list(self, prefix: str, *, most: int, **where: str) -> Any:
         try:

@@ -37,6 +37,14 @@ class OutOfRange(SourceFailed):
     """The range begins where the object has ended."""
 
 
+class Conflicting(SourceFailed):
+    """Somebody else changes the object at this moment."""
+
+
+class Unimplemented(SourceFailed):
+    """The provider does not know what it is asked."""
+
+
 @contextmanager
 def translated(key: str) -> Iterator[None]:
     """Translate what botocore and aiohttp raise. The status decides; the code is often absent."""
@@ -86,6 +94,8 @@ def _translate_answer(error: ClientError, key: str) -> ServiceError:
     match status:
         case 404:
             return OriginalMissing(f"There is no original {key!r}")
+        case 409:
+            return Conflicting(f"{key!r} is being changed")
         case 412:
             return OriginalChanged(f"{key!r} was replaced")
         case 416:
@@ -94,5 +104,7 @@ def _translate_answer(error: ClientError, key: str) -> ServiceError:
             return StoreMisconfigured("The object store refuses the credentials")
         case 400:
             return StoreMisconfigured("The object store does not take the request")
+        case 501:
+            return Unimplemented("The object store answered 501")
         case _:
             return SourceFailed(f"The object store answered {status}")

@@ -73,7 +73,7 @@ class Shop:
         return writers.Writers(
             originals=self.service.originals,
             originals_at=self.service.settings.originals,
-            renderer=self.service.renderer,
+            purger=self.service.purger,
             database=self.database,
             open_bucket=lambda name: self.service.originals,
             outbound=Outbound(Guard(allowed=()), connections=1),
@@ -107,7 +107,7 @@ async def open_shop(path: Path, **options: Any) -> AsyncIterator[Shop]:
             database=service.jobs.database,
             queue=service.jobs.queue,
             reader=service.jobs.reader,
-            renderer=service.renderer,
+            purger=service.purger,
             originals=service.originals,
             place=Place("s3", BUCKET, "shop"),
         )

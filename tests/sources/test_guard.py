@@ -19,6 +19,7 @@ from app.downloads import Downloads
 from app.errors import InvalidRequest, ServiceError, SourceFailed, SourceRefused
 from app.sources import guard
 from app.sources.guard import Guard, is_public
+from app.sources.origins import Origins
 from app.sources.web import WebSource
 from app.telemetry import Metrics
 from tests.serving import serving
@@ -213,8 +214,9 @@ def open_guard(resolver: Any = numeric_resolver, **options: Any) -> Guard:
 
 def web_source(checked: Guard, **options: Any) -> WebSource:
     chosen = {"cap": 1 << 20, "timeout": 5, "redirects": 3, "connections": 4, **options}
+    origins = Origins(connections=4, pause=0, patience=0)
     downloads = Downloads(slots=4, memory=1 << 24, metrics=Metrics())
-    return WebSource(checked, downloads=downloads, limits=Limits(), **chosen)
+    return WebSource(checked, origins=origins, downloads=downloads, limits=Limits(), **chosen)
 
 
 async def identify(checked: Guard, url: str) -> None:

@@ -33,6 +33,7 @@ from app.errors import (
 from app.sources import web
 from app.sources.base import Identity, Ref
 from app.sources.guard import Guard
+from app.sources.origins import Origins
 from app.sources.web import WebSource
 from app.telemetry import Metrics
 from tests.sources.origin import (
@@ -94,6 +95,11 @@ def _certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpx, "create_ssl_context", tls_context)
 
 
+def asked_all_the_same() -> Origins:
+    """Origins that are asked however often they fail."""
+    return Origins(connections=4, pause=0, patience=0)
+
+
 class Sources:
     """Opens sources, and closes them after the test."""
 
@@ -117,6 +123,7 @@ class Sources:
             "timeout": 5,
             "redirects": 3,
             "connections": 4,
+            "origins": asked_all_the_same(),
             **options,
         }
         source = WebSource(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -18,11 +19,14 @@ from app.stores.base import ObjectStore
 from app.stores.files import FileStore
 from app.stores.s3 import S3Options, S3Store
 from tests.s3server import REGION, S3Server, s3_server
+from tests.stores import faulty
+from tests.stores.faulty import Behaviour, Faulty
 
 __all__ = ["s3_server"]
 
 OpenS3 = Callable[..., S3Store]
 _LOADER: Final = create_loader()
+QUICK: Final = {"connect_timeout": 0.5, "read_timeout": 0.4, "attempts": 1}
 
 
 class Bucket:
@@ -131,3 +135,25 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     if request.param == "file":
         return FileStore(tmp_path / "store")
     return request.getfixturevalue("open_s3")()
+
+
+@pytest.fixture
+async def against(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[object]:
+    """`store, server = await against(behaviour, ..., attempts=2)`: a store of a faulty server."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(*behaviours: Behaviour, **options) -> tuple[S3Store, Faulty]:
+            server = await stack.enter_async_context(faulty.faulty(*behaviours))
+            for name, value in {
+                "AWS_ACCESS_KEY_ID": "K",
+                "AWS_SECRET_ACCESS_KEY": "S",
+                "AWS_ENDPOINT_URL_S3": server.endpoint,
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            }.items():
+                monkeypatch.setenv(name, value)
+            store = S3Store("bucket", options=S3Options(**{**QUICK, **options}))
+            stack.push_async_callback(store.close)
+            return store, server
+
+        yield opened

@@ -14,11 +14,12 @@ import pytest
 
 from app.cache import Rendered
 from app.results import StoredTier, prefix_of
-from app.service import probe_stores
 from app.settings import Settings
 from app.sources.base import Ref
+from app.stores.opening import StoreFound, probe_stores
 from tests.s3server import S3Server
 from tests.serving import Served, serving
+from tests.sources.origin import running_origin, stall
 from tests.stores.conftest import Bucket
 from tests.stores.test_contract import ODD_KEYS
 from transforms.formats import FORMATS
@@ -48,7 +49,7 @@ class Site:
     @property
     def results(self) -> list[str]:
         """The keys of the results in the bucket."""
-        return self._under("results")
+        return [key for key in self._under("results") if not key.startswith("purges/")]
 
     def _under(self, place: str) -> list[str]:
         beginning = f"{self.prefix}/{place}/"
@@ -232,12 +233,15 @@ async def test_a_purge_waits_for_a_write_that_can_no_longer_be_called_back():
     class Late:
         """A store that has the whole request already when its client goes away."""
 
-        async def write(self, key, data, **_):
+        async def create(self, key, data, **_):
             async def arrive():
                 await asyncio.sleep(0.2)
                 kept[key] = data
 
             await asyncio.shield(asyncio.ensure_future(arrive()))
+
+        async def list_page(self, prefix, **_):
+            return []
 
         async def delete_prefix(self, prefix):
             found = [key for key in kept if key.startswith(f"{prefix}/")]
@@ -418,4 +422,30 @@ async def test_a_diagnosis_tells_a_usable_bucket_from_a_missing_one(site):
     found = await probe_stores(
         Settings(_env_file=None, originals=usable, results="s3://no-such-bucket")
     )
-    assert found == {"originals": "ok", "results": "The bucket does not exist"}
+    assert found == {
+        "originals": StoreFound(state="ok"),
+        "results": StoreFound(state="The bucket does not exist"),
+    }
+
+
+async def test_a_diagnosis_tells_whether_writes_are_conditional_and_leaves_nothing(site):
+    place = f"s3://{site.bucket.name}/{site.prefix}"
+    found = await probe_stores(
+        Settings(_env_file=None, originals=f"{place}/originals", results=f"{place}/results")
+    )
+    assert found["results"] == StoreFound(state="ok", conditional=True)
+    assert site.bucket.keys(site.prefix) == []
+
+
+def test_a_store_that_is_down_or_slow_is_told_with_advice_to_ask_again(serve, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    with running_origin() as origin:
+        origin.serve("/bucket/a.jpg", stall())
+        for port, told in ((1, (502, "source_failed")), (origin.port, (504, "source_timeout"))):
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}")
+            served = serve(originals="s3://bucket", s3_attempts=1, s3_read_timeout=0.3)
+            answer = served.get("/thumb/a.jpg?w=40")
+            assert (answer.status_code, answer.json()["code"]) == told
+            assert answer.headers["retry-after"] == "5"
+            assert answer.headers["cache-control"] == "no-store"

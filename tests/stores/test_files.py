@@ -27,7 +27,7 @@ from app.errors import (
 )
 from app.stores.base import CHUNK, MAX_KEY, MAX_SEGMENT, check_key
 from app.stores.files import FileStore
-from tests.stores.test_contract import read_all, write
+from tests.stores.test_contract import create, read_all, write
 
 REFUSED = {
     "nothing": "",
@@ -289,6 +289,27 @@ async def test_a_socket_is_no_original(files, root, monkeypatch):
         listener.bind("socket")
         with pytest.raises(OriginalMissing):
             await files.stat("socket")
+
+
+async def test_what_is_no_object_is_not_created_over(files, root, outside, fifo):
+    (root / "link.jpg").symlink_to(outside / "secret.jpg")
+    (root / "folder").mkdir()
+    for key in ("link.jpg", "folder", fifo.name):
+        with pytest.raises(KeyConflict):
+            await create(files, key, b"1")
+    assert [path.name for path in root.rglob(".pixelmill-*")] == []
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+async def test_a_file_system_without_links_creates_whole_files_once(files, monkeypatch, code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert await create(files, "folder/one", b"first") is not None
+    assert await create(files, "folder/one", b"second") is None
+    assert await read_all(files, "folder/one") == b"first"
+    assert [each.key for each in await files.list_page()] == ["folder/one"]
 
 
 async def test_a_folder_asked_for_as_a_key_is_missing(files, root):

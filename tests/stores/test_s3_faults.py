@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -26,10 +24,10 @@ from app.results import StoredTier
 from app.sources.base import Identity, Ref
 from app.sources.stored import KIND, StoredSource
 from app.stores.base import Reading
-from app.stores.s3 import S3Options, S3Store
+from app.stores.s3 import S3Store
 from app.telemetry import Metrics
 from tests.stores import faulty
-from tests.stores.faulty import ETAG, Behaviour, Faulty
+from tests.stores.faulty import ETAG
 from tests.stores.test_contract import read_all, write
 from transforms.errors import BrokenImage, SourceTooLarge, UnsupportedFormat
 from transforms.formats import FORMATS
@@ -40,29 +38,6 @@ DATA = bytes(range(256)) * 1200
 HUGE = 48 << 20
 FEW = 16 << 20
 """More than what sockets and buffers on both sides hold, and far less than HUGE."""
-QUICK = {"connect_timeout": 0.5, "read_timeout": 0.4, "attempts": 1}
-
-
-@pytest.fixture
-async def against(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[object]:
-    """`store, server = await against(behaviour, ..., attempts=2)`: a store of a faulty server."""
-    async with AsyncExitStack() as stack:
-
-        async def opened(*behaviours: Behaviour, **options) -> tuple[S3Store, Faulty]:
-            server = await stack.enter_async_context(faulty.faulty(*behaviours))
-            for name, value in {
-                "AWS_ACCESS_KEY_ID": "K",
-                "AWS_SECRET_ACCESS_KEY": "S",
-                "AWS_ENDPOINT_URL_S3": server.endpoint,
-                "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            }.items():
-                monkeypatch.setenv(name, value)
-            store = S3Store("bucket", options=S3Options(**{**QUICK, **options}))
-            stack.push_async_callback(store.close)
-            return store, server
-
-        yield opened
 
 
 async def collect(store: S3Store, key: str = "one", **options) -> tuple[bytes, Exception | None]:

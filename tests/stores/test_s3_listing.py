@@ -9,9 +9,6 @@ import pytest
 from app.errors import SourceFailed, SourceTimeout, StoreMisconfigured
 from tests.stores import faulty
 from tests.stores.test_contract import keys_of, list_all, write
-from tests.stores.test_s3_faults import against
-
-__all__ = ["against"]
 
 ONE = (
     "<Contents><Key>{}</Key><LastModified>2026-03-03T10:20:30.456Z</LastModified>"

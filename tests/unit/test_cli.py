@@ -235,6 +235,7 @@ def test_doctor_tells_what_runs_and_that_all_is_well(tmp_path):
         assert word in found.stdout
     assert re.search(r"store of originals\s+ok", found.stdout)
     assert re.search(r"store of results\s+ok", found.stdout)
+    assert re.search(r"conditional writes\s+yes", found.stdout)
 
 
 def test_doctor_tells_what_is_wrong(monkeypatch, tmp_path):

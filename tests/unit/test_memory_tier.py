@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from app.cache import MemoryTier, Rendered
 from app.sources.base import Ref
+from app.subjects import Coverage, Kind, Purge, Subject, purge_of
 from transforms.formats import FORMATS
 
 
@@ -65,11 +66,38 @@ def test_a_purge_takes_every_result_of_one_original_and_no_other():
     for key in "abc":
         tier.put(rendered(key, name="cat.jpg"))
     tier.put(rendered("d", name="dog.jpg"))
-    assert tier.purge(Ref("id", "cat.jpg")) == 3
-    assert tier.purge(Ref("id", "cat.jpg")) == 0
-    assert tier.purge(Ref("url", "dog.jpg")) == 0
+    assert tier.purge(of(Ref("id", "cat.jpg"))) == 3
+    assert tier.purge(of(Ref("id", "cat.jpg"))) == 0
+    assert tier.purge(of(Ref("url", "dog.jpg"))) == 0
     assert (tier.size, len(tier)) == (10, 1)
     assert tier.get("d")
+
+
+def of(ref):
+    return Coverage.of([purge_of(ref)])
+
+
+def test_a_purge_of_a_prefix_takes_the_ids_below_it_and_no_urls():
+    tier = MemoryTier(1000)
+    for number, name in enumerate(["a/cat.jpg", "a/b/dog.jpg", "ab/cow.jpg", "b/a/fox.jpg"]):
+        tier.put(rendered(str(number), name=name))
+    covered = Coverage.of([Purge(Subject(Kind.PREFIX, "a/"), soft=False)])
+    assert tier.purge(covered) == 2
+    assert [bool(tier.get(key)) for key in "0123"] == [False, False, True, True]
+
+
+def test_what_has_expired_is_there_for_whoever_asks_for_it_until_it_is_put_anew():
+    tier = MemoryTier(1000)
+    tier.put(rendered("a", name="cat.jpg"))
+    tier.put(rendered("b", name="dog.jpg"))
+    tier.label("b", "card")
+    assert tier.expire(Coverage.of([purge_of(Ref("id", "cat.jpg"))])) == 1
+    assert tier.get("a") is None
+    assert tier.get_expired("a")
+    assert tier.expire(Coverage.of([Purge(Subject(Kind.PRESET, "card"), soft=True)])) == 1
+    assert tier.get("b") is None
+    tier.put(rendered("a", name="cat.jpg"))
+    assert tier.get("a")
 
 
 STEPS = st.lists(
@@ -98,7 +126,7 @@ def test_its_books_are_right_whatever_happens(steps, limit):
             found = tier.get(key)
             assert found is None or found is held[key]
         else:
-            purged = tier.purge(Ref("id", key))
+            purged = tier.purge(of(Ref("id", key)))
             assert purged <= sum(int(k) % 3 == number for k in held)
             held = {k: v for k, v in held.items() if int(k) % 3 != number}
         present = [key for key in map(str, range(10)) if key in tier._results]
