@@ -14,7 +14,8 @@ from transforms.formats import Format
 class Rendered:
     """A finished result: its key, its bytes, their format, and when its original was changed.
 
-    `others` are the originals that are in it too, merged or as watermarks.
+    `others` are the originals that are in it too, merged or as watermarks. What is `reduced` was
+    made under pressure: it is another than its request is for, has another key and is not kept.
     """
 
     key: str
@@ -23,6 +24,7 @@ class Rendered:
     data: bytes
     format: Format
     modified: datetime | None
+    reduced: bool = False
 
 
 class MemoryTier:

@@ -20,21 +20,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from app.admission import Admission, Lane
+from app.admission import Admission, Lane, Reason
 from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
 from app.engine import Engine
-from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
+from app.errors import OriginalChanged, OriginalTooLarge, Overloaded, naming, problem_of
 from app.flights import Flights
 from app.keys import UPLOAD, Fetched, Keyed, key_of
 from app.originals import Originals
+from app.pressure import PRESSED, ease, eased_key
 from app.refusals import check_seconds
 from app.results import StoredTier
 from app.sources.base import Identity, Ref
@@ -80,6 +81,7 @@ class Renderer:
         limits: Limits,
         max_bytes: int,
         max_seconds: float,
+        pressure_effort: int | None = None,
         metrics: Metrics,
     ) -> None:
         self.originals = originals
@@ -91,6 +93,7 @@ class Renderer:
         self._limits = limits
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
+        self._pressure_effort = pressure_effort
         self._metrics = metrics
         self._rendering: Flights[_Flight, tuple[list[Rendered], Timings]] = Flights()
         self._bitmaps = BitmapTier()
@@ -238,9 +241,9 @@ class Renderer:
             timings = Timings()
             timings.take(shared)
             timings.add("total", time.perf_counter() - began)
-            for rendered in made:
+            for key, rendered in zip(missing, made, strict=True):
                 answer = Answer(rendered=rendered, tier="render", timings=timings)
-                found[rendered.key] = self._counted(answer)
+                found[key] = self._counted(answer)
         return [found[keyed.key] for keyed in keyeds]
 
     async def _find(self, keyed: Keyed) -> Answer | None:
@@ -312,6 +315,8 @@ class Renderer:
             seconds=seconds,
             merged=merged,
             marks=marks,
+            # Whoever posts waits for longer, and keeps what is answered.
+            least_effort=self._pressure_effort if lane is Lane.INTERACTIVE else None,
         )
         self._metrics.rendered_bytes.inc(len(data))
         return [
@@ -330,8 +335,12 @@ class Renderer:
         seconds: float | None = None,
         merged: Sequence[Sequence[bytes]] | None = None,
         marks: Sequence[Mapping[str, Bitmap]] | None = None,
+        least_effort: int | None = None,
     ) -> tuple[T, list[Work]]:
-        """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first."""
+        """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first.
+
+        Under pressure encoders make do with `least_effort` where that saves much.
+        """
         async with AsyncExitStack() as stack:
             image_format = sniff(data[:SNIFFED_BYTES])
             child = header = None
@@ -339,7 +348,7 @@ class Renderer:
                 page = transforms[0].page or 0
                 with timings.measure("look"):
                     child = await stack.enter_async_context(
-                        self._open_foreign(image_format.name, data, page=page)
+                        self._open_foreign(image_format.name, data, page=page, lane=lane)
                     )
                 header = header_of_leaf(image_format, child.leaf)
 
@@ -361,6 +370,8 @@ class Renderer:
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
             check_seconds(cost, seconds, lane)
+            if least_effort is not None and self._admission.is_pressed(lane, share=PRESSED):
+                works, cost = ease(works, cost, effort=least_effort)
             with timings.measure("queue"):
                 ticket = await self._admission.enter(lane, cost)
             if child is not None:
@@ -373,26 +384,36 @@ class Renderer:
             made = await self._engine.run(partial(make, data, works), ticket, timeout=seconds)
             return made, works
 
-    def _open_foreign(
-        self, name: str, data: bytes, *, page: int
-    ) -> AbstractAsyncContextManager[Child]:
+    @asynccontextmanager
+    async def _open_foreign(
+        self, name: str, data: bytes, *, page: int, lane: Lane = Lane.INTERACTIVE
+    ) -> AsyncIterator[Child]:
         if self._children is None:
             raise UnsupportedFormat(f"The original is {name}, which this service does not read")
-        return self._children.open(name, data, page=page)
+        async with AsyncExitStack() as stack:
+            try:
+                child = await stack.enter_async_context(self._children.open(name, data, page=page))
+            except Overloaded:
+                self._admission.note_shed(lane, Reason.DOCUMENTS)
+                raise
+            yield child
 
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
-        if result.choice:
-            timings.describe("encode", result.choice)
+        reduced = work.transform.effort < keyed.transform.effort
+        pressed = f"effort {work.transform.effort} under pressure" if reduced else None
+        if said := ", ".join(filter(None, (result.choice, pressed))):
+            timings.describe("encode", said)
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
         return Rendered(
-            key=keyed.key,
+            key=eased_key(keyed.key) if reduced else keyed.key,
             ref=keyed.identity.ref,
             others=keyed.refs[1:],
             data=result.data,
             format=result.format,
             modified=keyed.identity.modified,
+            reduced=reduced,
         )
 
     def _check_bytes(self, keyed: Keyed) -> None:
@@ -406,6 +427,8 @@ class Renderer:
             )
 
     async def _keep(self, rendered: Rendered, fm: str, lane: Lane) -> None:
+        if rendered.reduced:
+            return
         if lane is Lane.JOBS:
             # A job has ended when its result is there for all replicas; in this one's memory it
             # would only be in the way of what is asked for.

@@ -15,6 +15,7 @@ from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
 from app.children import Children
+from app.demand import DemandMeter
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
@@ -59,6 +60,7 @@ class Service:
     memory_tier: MemoryTier
     stored_tier: StoredTier
     admission: Admission
+    demand: DemandMeter
     uploads: Downloads
     jobs: Jobs | None
     """None where there is no database of jobs."""
@@ -200,6 +202,7 @@ async def open_service(
         on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
             seconds
         ),
+        on_shed=lambda lane, reason: metrics.sheds.labels(lane.name.lower(), reason).inc(),
     )
     engine = Engine(
         processors=settings.processors,
@@ -216,6 +219,7 @@ async def open_service(
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
     metrics.queued.set_function(lambda: admission.queued)
+    metrics.queue_seconds.set_function(lambda: admission.queued_seconds)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
     renderer = Renderer(
         originals=Originals(sources, freshness=settings.freshness),
@@ -227,6 +231,7 @@ async def open_service(
         limits=limits,
         max_bytes=int(settings.max_source_bytes),
         max_seconds=settings.render_timeout,
+        pressure_effort=None if settings.pressure_effort == "off" else settings.pressure_effort,
         metrics=metrics,
     )
     presets = load_presets(Path(settings.presets)) if settings.presets else Presets()
@@ -256,6 +261,8 @@ async def open_service(
                     resolver=resolver,
                 )
             )
+        demand = DemandMeter(admission, jobs.backlog if jobs else None)
+        stack.push_async_callback(demand.close)
         service = Service(
             settings=settings,
             presets=presets,
@@ -267,6 +274,7 @@ async def open_service(
             memory_tier=memory_tier,
             stored_tier=stored_tier,
             admission=admission,
+            demand=demand,
             uploads=downloads[_UPLOADS],
             jobs=jobs,
             stop_jobs=stop_jobs,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.access import Grant
 from app.dates import show_http_date
+from app.pressure import MAX_AGE
 from app.render import Answer
 from app.settings import Settings
 from routers.conditional import Unsatisfiable, is_unmodified, parse_range
@@ -31,17 +32,26 @@ def etag_of(key: str) -> str:
     return f'"{key}"'
 
 
-def cache_control(settings: Settings, grant: Grant, *, versioned: bool) -> str:
-    """How long a result may be kept. A URL that names a version never changes its meaning."""
+def cache_control(
+    settings: Settings, grant: Grant, *, versioned: bool, reduced: bool = False
+) -> str:
+    """How long a result may be kept. A URL that names a version never changes its meaning.
+
+    What is `reduced` is to be had better as soon as there is less to do.
+    """
+    most = int(settings.cache_max_age)
+    most = min(most, MAX_AGE) if reduced else most
     if not grant.shared:
-        return f"private, max-age={int(settings.cache_max_age)}"
+        return f"private, max-age={most}"
     if grant.expires is not None:
         # No cache may outlive the signature.
-        age = max(0, min(int(settings.cache_max_age), int(grant.expires - time.time())))
+        age = max(0, min(most, int(grant.expires - time.time())))
         return f"public, max-age={age}"
+    if reduced:
+        return f"public, max-age={most}"
     if versioned:
         return f"public, max-age={_YEAR}, immutable"
-    return f"public, max-age={int(settings.cache_max_age)}, {_STALE}"
+    return f"public, max-age={most}, {_STALE}"
 
 
 def validator_headers(

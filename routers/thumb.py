@@ -88,11 +88,13 @@ async def _thumb(request: Request) -> Response:
         return response
 
     answer = await while_connected(request, renderer.answer(keyed, lane=Lane.INTERACTIVE))
-    headers |= validator_headers(  # the original may have been replaced meanwhile
-        etag=etag_of(answer.rendered.key),
-        caching=headers["cache-control"],
+    rendered = answer.rendered
+    headers = validator_headers(  # the original may have been replaced meanwhile
+        etag=etag_of(rendered.key),
+        caching=cache_control(settings, grant, versioned=read.versioned, reduced=rendered.reduced),
         varies=varies,
-        modified=answer.rendered.modified,
+        # By its date alone, what was made under pressure would pass for the result itself.
+        modified=None if rendered.reduced else rendered.modified,
     )
     if grant.shared and grant.expires is None:
         # What a token was let to see, or a signature for a time, is not for whoever asks next.

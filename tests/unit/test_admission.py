@@ -31,13 +31,18 @@ def clock(monkeypatch):
     return found
 
 
-def build(*, processors=1, memory=1000, interactive=NO_END, api=NO_END, on_wait=None):
-    return Admission(
+def build(*, processors=1, memory=1000, interactive=NO_END, api=NO_END, kept=1, on_wait=None):
+    sheds = []
+    admission = Admission(
         processors=processors,
         memory=memory,
         budgets={Lane.INTERACTIVE: interactive, Lane.API: api, Lane.JOBS: NO_END},
+        kept_from_jobs=kept,
         on_wait=on_wait or (lambda lane, seconds: None),
+        on_shed=lambda *shed: sheds.append(shed),
     )
+    admission.sheds = sheds
+    return admission
 
 
 def cost(seconds=1.0, memory=1, kind=("jpeg", "jpeg")):
@@ -285,7 +290,7 @@ async def test_who_is_cancelled_in_the_moment_of_the_grant_passes_it_on(clock):
     assert staying.done()
     assert (admission.running, admission.queued) == (1, 0)
     staying.result().release(learn=False)
-    assert (await admission.enter(Lane.INTERACTIVE, cost())).memory == 1
+    assert (await admission.enter(Lane.INTERACTIVE, cost())).cost.memory == 1
 
 
 async def test_a_ticket_that_is_released_twice_frees_one_processor(clock):
@@ -304,7 +309,7 @@ async def test_estimates_follow_what_renders_of_their_kind_take(clock):
 
     async def render(took, kind):
         ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0, kind=kind))
-        estimated = ticket.seconds
+        estimated = admission.estimate(ticket.cost)
         clock.now += took
         ticket.release(learn=True)
         return estimated
@@ -333,7 +338,7 @@ async def test_no_processor_is_ever_lost_or_given_twice(seed):
 
     def check():
         assert len(held) <= processors
-        assert sum(ticket.memory for ticket in held) <= memory or len(held) == 1
+        assert sum(ticket.cost.memory for ticket in held) <= memory or len(held) == 1
         assert admission.running <= processors
 
     async def one():
@@ -369,7 +374,6 @@ async def test_no_processor_is_ever_lost_or_given_twice(seed):
     assert sum(counts.values()) == 250
     assert counts["done"]
     assert (admission.running, admission.queued) == (0, 0)
-    assert (admission._reserved, admission._reserved_memory) == (0, 0)
     # And all of them can be had again.
     tickets = [await admission.enter(Lane.INTERACTIVE, cost()) for _ in range(processors)]
     assert admission.running == processors
