@@ -5,7 +5,8 @@ once that it is too busy, while it is still of use. Lanes go before each other i
 Memory is admitted too: what runs at once stays within a number of bytes.
 
 What goes before others never shuts them out. A lane that waits for longer than it was promised gets
-a tenth of the processors' time, so that jobs get on under any load; on a single processor, too.
+a tenth of the processors' time, so that jobs get on under any load; on a single processor, too,
+where a job then has it to itself for as long as it takes.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Admission:
         self._line: WaitingLine[Ticket] = WaitingLine()
         self._corrections = Corrections()
         self._window = Window(now=time.monotonic())
-        self._overdue_from = 0.0
+        self._overdue_from = dict.fromkeys(Lane, 0.0)
 
     @property
     def processors(self) -> int:
@@ -214,14 +215,14 @@ class Admission:
             self._line.leave(first)
             if overdue:
                 share = _OVERDUE_SHARE * self._processors
-                self._overdue_from = now + self.estimate(first.cost) / share
+                self._overdue_from[first.lane] = now + self.estimate(first.cost) / share
             first.turn.set_result(self._start(first.lane, first.cost, now))
 
     def _first(self, now: float) -> Waiting[Ticket] | None:
         """Who goes next. It is waited for until it fits: nothing small overtakes it."""
         firsts = [one for lane in Lane if (one := self._line.first(lane))]
         overdue = [one for one in firsts if self._is_overdue(one, now)]
-        return next(iter(overdue or firsts), None)
+        return min(overdue, key=lambda one: one.since) if overdue else next(iter(firsts), None)
 
     def _goes_before(self, lane: Lane, now: float) -> bool:
         """Whether someone who waits goes before those who arrive in this lane now."""
@@ -231,7 +232,7 @@ class Admission:
     def _is_overdue(self, waiting: Waiting[Ticket], now: float) -> bool:
         """Whether it goes before others, for it has waited long, and the last such one has paid."""
         lane = waiting.lane
-        if lane is Lane.INTERACTIVE or now < self._overdue_from:
+        if lane is Lane.INTERACTIVE or now < self._overdue_from[lane]:
             return False
         if lane is Lane.JOBS:
             at_work = sum(ticket.lane is Lane.JOBS for ticket in self._running)

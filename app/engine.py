@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from app import machine
 from app.admission import Ticket
 from app.errors import RenderTimeout
 from transforms.pipeline import Stop
@@ -34,7 +35,9 @@ class Engine:
         on_busy: Callable[[float], None],
     ) -> None:
         self._on_busy = on_busy
-        self._threads = ThreadPoolExecutor(processors, thread_name_prefix="render")
+        self._threads = ThreadPoolExecutor(
+            processors, thread_name_prefix="render", initializer=machine.yield_to_others
+        )
         sys.setswitchinterval(_SWITCH_INTERVAL)
 
     async def run(self, work: Callable[[Stop], T], ticket: Ticket, *, timeout: float) -> T:  # noqa: ASYNC109 - a thread must be told to stop

@@ -269,7 +269,7 @@ async def slow_readers(job: dict[str, Any]) -> dict[str, Any]:
     for _, request in zip(range(job["connections"]), itertools.cycle(requests), strict=False):
         reader = socket.socket()
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TRICKLE)
-        reader.setblocking(False)
+        reader.settimeout(0)
         await loop.sock_connect(reader, (job["host"], job["port"]))
         await loop.sock_sendall(reader, request)
         readers.append(reader)

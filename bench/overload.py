@@ -33,6 +33,7 @@ _BUDGET_MS: Final = 500.0
 """The service's own: how long GET requests wait at most, as it is estimated."""
 _HANGING: Final = 200
 _SLOW_READERS: Final = 1000
+_SETTLING: Final = 60.0
 _LARGE_RESULT: Final = "w=1600&fm=jpeg&q=90"
 _FILES: Final = 8192
 
@@ -215,7 +216,8 @@ def _hanging(service: Server, slow: Server, folder: Path) -> Iterator[None]:
 def _reading(service: Server, key: str, folder: Path) -> Iterator[None]:
     """Clients that read an answer which is in memory, by drops."""
     target = f"/thumb/{key}?{_LARGE_RESULT}"
-    service.get(target)
+    size = len(service.get(target)[0])
+    sent = service.metric("pixelmill_sent_bytes_total")
     with Worker("bench.load", folder=folder) as clients:
         clients.begin(
             loop="slow",
@@ -225,7 +227,12 @@ def _reading(service: Server, key: str, folder: Path) -> Iterator[None]:
             port=service.port,
             targets=[target],
         )
-        time.sleep(3.0)
+        # A thousand answers at once are work as well. They are to be under way before.
+        until = time.monotonic() + _SETTLING
+        while service.metric("pixelmill_sent_bytes_total") < sent + size * _SLOW_READERS:
+            if time.monotonic() > until:
+                raise RuntimeError("the slow readers were not answered")
+            time.sleep(0.5)
         yield
 
 
