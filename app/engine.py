@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from app import machine
 from app.admission import Ticket
 from app.errors import RenderTimeout
 from transforms.pipeline import Stop
@@ -26,17 +25,18 @@ event loop, Python's default of 5 ms makes a render three times as long."""
 
 
 class Engine:
-    """Runs renders in threads."""
+    """Runs renders in threads, each of which does `before_all` first."""
 
     def __init__(
         self,
         *,
         processors: int,
         on_busy: Callable[[float], None],
+        before_all: Callable[[], None] | None = None,
     ) -> None:
         self._on_busy = on_busy
         self._threads = ThreadPoolExecutor(
-            processors, thread_name_prefix="render", initializer=machine.yield_to_others
+            processors, thread_name_prefix="render", initializer=before_all
         )
         sys.setswitchinterval(_SWITCH_INTERVAL)
 

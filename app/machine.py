@@ -24,6 +24,8 @@ _KEPT: Final = 64 << 20
 """Free bytes at the end of an arena that stay in the process for the next render's pixels."""
 _MAPPED_FROM: Final = 32 << 20
 """Blocks from this many bytes have their own pages, which go with them."""
+_NICENESS: Final = 5
+"""A third of the share of a thread without it; see sched(7)."""
 _ROOT: Final = Path("/sys/fs/cgroup")
 _OWN: Final = Path("/proc/self/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -77,18 +79,17 @@ def keep_what_is_there() -> None:
 
 
 def yield_to_others() -> None:
-    """Let the other threads of this process go before the one that calls, where Linux can.
+    """Let the other threads of this process go before the one that calls, where the system can.
 
-    Renders keep all processors busy. The event loop needs little, but at once: what it does for a
-    request that is refused takes less than a millisecond, for which it else waits several.
+    Renders keep all processors busy. The event loop needs little, but at once: it else waits for
+    the end of their time slices, several milliseconds for a refusal that takes less than one. What
+    other containers get is decided by their groups, not by this.
     """
-    if sys.platform == "linux":
-        import os as _o
-
-        n = int(_o.environ.get("OV_NICE", "0"))
+    if sys.platform == "linux":  # elsewhere a priority is a process's
         with suppress(OSError):
-            if n:
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), n)
+            thread = threading.get_native_id()
+            own = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, own + _NICENESS)
 
 
 def _cgroups(root: Path, own: Path) -> list[Path]:

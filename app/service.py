@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import structlog
 
+from app import machine
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
@@ -207,6 +208,7 @@ async def open_service(
     engine = Engine(
         processors=settings.processors,
         on_busy=metrics.busy_seconds.inc,
+        before_all=machine.yield_to_others if role == "serve" else None,
     )
     children = None
     if settings.children:

@@ -425,7 +425,7 @@ async def under_load(clock, admission, *, seconds, lanes, until):
 async def test_jobs_get_on_under_any_load_and_take_little_from_it(clock, processors):
     admission = build(processors=processors)
     seconds = {Lane.INTERACTIVE: 0.25, Lane.JOBS: 2.0}
-    took, waits = await under_load(
+    took, _ = await under_load(
         clock, admission, seconds=seconds, lanes=[Lane.INTERACTIVE, Lane.JOBS], until=200.0
     )
     share = took[Lane.JOBS] / (processors * 200.0)
