@@ -66,8 +66,9 @@ class Ticket:
 class Admission:
     """A queue before `processors` slots and `memory` bytes, with a budget in seconds per lane.
 
-    Jobs leave `kept_from_jobs` processors free for others; one of them always finds one. `on_wait`
-    is told of every wait in seconds, `on_shed` of everyone who is refused and why.
+    Originals of GET requests that wait take `waiting_bytes` at most, unless no more wait than there
+    are processors. Jobs leave `kept_from_jobs` processors free for others; one of them always finds
+    one. `on_wait` is told of every wait in seconds, `on_shed` of everyone who is refused and why.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Admission:
         processors: int,
         memory: int,
         budgets: Mapping[Lane, float],
+        waiting_bytes: float = math.inf,
         kept_from_jobs: int = 1,
         on_wait: Callable[[Lane, float], None],
         on_shed: Callable[[Lane, Reason], None],
@@ -83,6 +85,7 @@ class Admission:
         self._processors = processors
         self._memory = memory
         self._budgets = budgets
+        self._waiting_bytes = waiting_bytes
         self._for_jobs = max(1, processors - kept_from_jobs)
         self._on_wait = on_wait
         self._on_shed = on_shed
@@ -154,14 +157,24 @@ class Admission:
                 Reason.QUEUE if wait <= by_processors else Reason.MEMORY,
                 f"The estimated wait of {wait:.2f} s exceeds the {budget:g} s of this class",
             )
+        if (
+            lane is Lane.INTERACTIVE
+            and self._line.held(lane) >= self._waiting_bytes
+            and self._line.count(lane) >= self._processors
+        ):
+            raise self._refusal(
+                lane,
+                Reason.MEMORY,
+                "Originals that wait take all the memory that there is for them",
+            )
 
     def note_shed(self, lane: Lane, reason: Reason) -> None:
         """Count someone who was refused elsewhere for want of what the reason names."""
         self._window.note_shed(time.monotonic())
         self._on_shed(lane, reason)
 
-    async def enter(self, lane: Lane, cost: Cost) -> Ticket:
-        """Wait for a processor.
+    async def enter(self, lane: Lane, cost: Cost, *, held: int = 0) -> Ticket:
+        """Wait for a processor, with so many bytes of originals.
 
         Raises Overloaded at once where that would take too long, and later where it does so against
         all estimates.
@@ -174,7 +187,7 @@ class Admission:
             return self._start(lane, cost, now)
         self.check(lane)
         turn: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
-        waiting = Waiting(lane, cost, now, turn)
+        waiting = Waiting(lane, cost, now, turn, held)
         self._line.join(waiting)
         try:
             ticket = await turn

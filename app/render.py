@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Final, TypeVar
 
 from app.admission import Admission, Lane, Reason
@@ -373,7 +374,8 @@ class Renderer:
             if least_effort is not None and self._admission.is_pressed(lane, share=PRESSED):
                 works, cost = ease(works, cost, effort=least_effort)
             with timings.measure("queue"):
-                ticket = await self._admission.enter(lane, cost)
+                held = len(data) + sum(map(len, chain.from_iterable(merged or ())))
+                ticket = await self._admission.enter(lane, cost, held=held)
             if child is not None:
                 try:
                     with timings.measure("draw"):

@@ -41,6 +41,8 @@ _UPLOADS: Final = "upload"
 _DOWNLOADED: Final = (stored.KIND, web.KIND, _UPLOADS)
 _DOWNLOAD_SHARE: Final = 0.25
 """Of the memory, for bodies on their way. Pixels have a share of their own."""
+_WAITING_BYTES: Final = 16 << 20
+"""Of originals that wait for each processor: some ten photographs, half a second of its work."""
 _UNUSABLE: Final = "The folder of originals cannot be used: the log names it"
 _SILENT: Final = "The folder of originals does not answer"
 _LOOK_TIMEOUT: Final = 2.0
@@ -199,6 +201,7 @@ async def open_service(
             Lane.API: settings.queue_api,
             Lane.JOBS: float("inf"),
         },
+        waiting_bytes=settings.processors * _WAITING_BYTES,
         kept_from_jobs=1 if role == "serve" else 0,
         on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
             seconds

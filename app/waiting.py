@@ -23,12 +23,16 @@ class Lane(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Waiting(Generic[T]):
-    """One who waits: for what, since when by the monotonic clock, and for whose turn."""
+    """One who waits: for what, since when by the monotonic clock, and for whose turn.
+
+    `held` are the bytes of originals that wait along.
+    """
 
     lane: Lane
     cost: Cost
     since: float
     turn: asyncio.Future[T]
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class WaitingLine(Generic[T]):
         # In order of arrival, and anyone can leave at once: a dictionary is such a queue.
         self._lanes: dict[Lane, dict[Waiting[T], None]] = {lane: {} for lane in Lane}
         self._loads: dict[tuple[Lane, Kind], tuple[int, Load]] = {}
+        self._held = dict.fromkeys(Lane, 0)
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -83,6 +88,14 @@ class WaitingLine(Generic[T]):
             self.leave(one)
         return None
 
+    def count(self, lane: Lane) -> int:
+        """How many wait in a lane."""
+        return len(self._lanes[lane])
+
+    def held(self, lane: Lane) -> int:
+        """Bytes of originals that wait in a lane."""
+        return self._held[lane]
+
     def load(self, corrections: Corrections, *, up_to: Lane = Lane.JOBS) -> Load:
         """The work of all lanes up to one."""
         total = Load()
@@ -92,6 +105,7 @@ class WaitingLine(Generic[T]):
         return total
 
     def _count(self, waiting: Waiting[T], number: int) -> None:
+        self._held[waiting.lane] += number * waiting.held
         key = (waiting.lane, waiting.cost.kind)
         count, load = self._loads.get(key, (0, Load()))
         if count + number:

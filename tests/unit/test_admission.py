@@ -31,13 +31,23 @@ def clock(monkeypatch):
     return found
 
 
-def build(*, processors=1, memory=1000, interactive=NO_END, api=NO_END, kept=1, on_wait=None):
+def build(
+    *,
+    processors=1,
+    memory=1000,
+    interactive=NO_END,
+    api=NO_END,
+    kept=1,
+    waiting_bytes=NO_END,
+    on_wait=None,
+):
     sheds = []
     admission = Admission(
         processors=processors,
         memory=memory,
         budgets={Lane.INTERACTIVE: interactive, Lane.API: api, Lane.JOBS: NO_END},
         kept_from_jobs=kept,
+        waiting_bytes=waiting_bytes,
         on_wait=on_wait or (lambda lane, seconds: None),
         on_shed=lambda *shed: sheds.append(shed),
     )
@@ -525,3 +535,47 @@ async def test_utilisation_waits_and_sheds_are_those_of_the_last_seconds(clock):
     waiting.result().release(learn=False)
     clock.now += 17.0
     assert (admission.utilisation, admission.recent_wait, admission.shed_share) == (0.0, 0.0, 0.0)
+
+
+async def test_originals_that_wait_are_bounded_in_bytes(clock):
+    admission = build(processors=2, interactive=NO_END, waiting_bytes=100)
+    running = [await admission.enter(Lane.INTERACTIVE, cost()) for _ in range(2)]
+
+    def wait(lane, held):
+        return asyncio.create_task(admission.enter(lane, cost(), held=held))
+
+    waiting = [wait(Lane.INTERACTIVE, 90)]
+    await settle()
+    admission.check(Lane.INTERACTIVE)  # there is room
+    waiting.append(wait(Lane.INTERACTIVE, 90))
+    await settle()
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="memory"):
+            admission.check(Lane.INTERACTIVE)
+    assert admission.sheds == [(Lane.INTERACTIVE, Reason.MEMORY)] * 2
+    waiting += [wait(Lane.API, 500), wait(Lane.JOBS, 500)]
+    await settle()
+    assert admission.queued == 4
+    running[0].release(learn=False)
+    await settle()
+    admission.check(Lane.INTERACTIVE)  # room again
+    for task in waiting[1:]:
+        task.cancel()
+    await settle()
+    assert all(admission._line.held(lane) == 0 for lane in Lane)
+
+
+async def test_as_many_wait_as_there_are_processors_however_large_they_are(clock):
+    admission = build(processors=2, interactive=NO_END, waiting_bytes=100)
+    for _ in range(2):
+        await admission.enter(Lane.INTERACTIVE, cost())
+    waiting = [
+        asyncio.create_task(admission.enter(Lane.INTERACTIVE, cost(), held=10_000))
+        for _ in range(3)
+    ]
+    await settle()
+    assert admission.queued == 2
+    with pytest.raises(Overloaded):
+        waiting[2].result()
+    for task in waiting:
+        task.cancel()
