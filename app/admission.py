@@ -189,6 +189,7 @@ class Admission:
         turn: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         waiting = Waiting(lane, cost, now, turn, held)
         self._line.join(waiting)
+        self._grant()  # time has passed: what was kept from a job may be an overdue one's now
         try:
             ticket = await turn
         except asyncio.CancelledError:

@@ -579,3 +579,17 @@ async def test_as_many_wait_as_there_are_processors_however_large_they_are(clock
         waiting[2].result()
     for task in waiting:
         task.cancel()
+
+
+async def test_a_job_that_has_become_overdue_begins_when_the_next_request_comes(clock):
+    admission = build(processors=2)
+    running = await admission.enter(Lane.INTERACTIVE, cost(60.0))
+    job = ask(admission, Lane.JOBS)  # one processor is kept from it
+    await settle()
+    clock.now += 31.0
+    request = ask(admission)
+    await settle()
+    assert (job.done(), request.done()) == (True, False)
+    running.release(learn=False)
+    await settle()
+    assert request.done()

@@ -111,6 +111,14 @@ class Sequences(RuleBasedStateMachine):
         assert self.held or not self.waiting
 
     @invariant()
+    def lets_no_request_wait_where_there_is_room_for_all(self):
+        costs = [cost for _, _, cost in self.waiting]
+        memory = sum(min(cost.memory, MEMORY) for cost in costs)
+        memory += sum(ticket.cost.memory for ticket in self.held.values())
+        if len(self.held) < self.processors and memory <= MEMORY:
+            assert all(lane is Lane.JOBS for _, lane, _ in self.waiting)
+
+    @invariant()
     def serves_each_lane_in_order(self):
         places = {task: place for place, (task, *_) in enumerate(self.asked)}
         lanes = {task: lane for task, lane, _ in self.asked}
