@@ -16,7 +16,8 @@ class Rendered:
     """A finished result: its key, its bytes, their format, and when its original was changed.
 
     `others` are the originals that are in it too, merged or as watermarks. `stored_at` is when it
-    was stored, by the clock of the store; None where it comes from no store.
+    was stored, by the clock of the store; None where it comes from no store. What is `reduced` was
+    made under pressure: it is another than its request is for, has another key and is not kept.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Rendered:
     format: Format
     modified: datetime | None
     stored_at: datetime | None = None
+    reduced: bool = False
 
     @property
     def refs(self) -> tuple[Ref, ...]:

@@ -25,16 +25,19 @@ event loop, Python's default of 5 ms makes a render three times as long."""
 
 
 class Engine:
-    """Runs renders in threads."""
+    """Runs renders in threads, each of which does `before_all` first."""
 
     def __init__(
         self,
         *,
         processors: int,
         on_busy: Callable[[float], None],
+        before_all: Callable[[], None] | None = None,
     ) -> None:
         self._on_busy = on_busy
-        self._threads = ThreadPoolExecutor(processors, thread_name_prefix="render")
+        self._threads = ThreadPoolExecutor(
+            processors, thread_name_prefix="render", initializer=before_all
+        )
         sys.setswitchinterval(_SWITCH_INTERVAL)
 
     async def run(self, work: Callable[[Stop], T], ticket: Ticket, *, timeout: float) -> T:  # noqa: ASYNC109 - a thread must be told to stop

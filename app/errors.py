@@ -46,6 +46,8 @@ from transforms import errors as transform_errors
 
 _PASSING: Final = (408, 409, 425, 429)
 """Statuses below 500 that another attempt may not meet."""
+_RETRY_AFTER: Final = 1
+"""Seconds that a client waits which is told 503, where nobody knows better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +318,7 @@ def problem_of(error: Exception) -> Problem | None:
             title=error.title,
             detail=error.detail,
             param=error.param,
-            retry_after=error.retry_after,
+            retry_after=error.retry_after or _default_retry(error.status),
             max_age=error.max_age,
         )
     if isinstance(error, transform_errors.TransformError):
@@ -328,6 +330,11 @@ def problem_of(error: Exception) -> Problem | None:
             detail=error.detail,
             param=getattr(error, "param", None),
             suggestion=getattr(error, "suggestion", None),
+            retry_after=_default_retry(public.status),
             max_age=public.max_age,
         )
     return None
+
+
+def _default_retry(status: int) -> int | None:
+    return _RETRY_AFTER if status == 503 else None

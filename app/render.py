@@ -20,24 +20,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Final, TypeVar
 
 import structlog
 
-from app.admission import Admission, Lane
+from app.admission import Admission, Lane, Reason
 from app.bitmaps import BitmapTier
 from app.cache import MemoryTier, Rendered
 from app.children import Child, Children
 from app.claims import Claims, RenderedElsewhere
 from app.engine import Engine
-from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
+from app.errors import OriginalChanged, OriginalTooLarge, Overloaded, naming, problem_of
 from app.flights import Flights
 from app.keys import UPLOAD, Fetched, Keyed, key_of
 from app.originals import Originals
+from app.pressure import PRESSED, ease, eased_key
 from app.purges import Purges, Verdict
 from app.refusals import Refusals, check_seconds
 from app.results import StoredTier
@@ -102,6 +104,7 @@ class Renderer:
         limits: Limits,
         max_bytes: int,
         max_seconds: float,
+        pressure_effort: int | None = None,
         metrics: Metrics,
         purges: Purges,
         claims: Claims,
@@ -116,6 +119,7 @@ class Renderer:
         self._limits = limits
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
+        self._pressure_effort = pressure_effort
         self._metrics = metrics
         self._purges = purges
         self._claims = claims
@@ -292,9 +296,9 @@ class Renderer:
             timings = Timings()
             timings.take(made.timings)
             timings.add("total", time.perf_counter() - began)
-            for rendered in made.results:
+            for key, rendered in zip(missing, made.results, strict=True):
                 answer = Answer(rendered=rendered, tier=made.tier, timings=timings)
-                found[rendered.key] = self._counted(answer)
+                found[key] = self._counted(answer)
         return [found[keyed.key] for keyed in keyeds]
 
     async def _join(self, keyeds: list[Keyed], lane: Lane, seconds: float) -> _Made:
@@ -422,6 +426,8 @@ class Renderer:
             merged=merged,
             marks=marks,
             claim=partial(self._claims.make, first) if shared else None,
+            # Whoever posts waits for longer, and keeps what is answered.
+            least_effort=self._pressure_effort if lane is Lane.INTERACTIVE else None,
         )
         self._metrics.rendered_bytes.inc(len(data))
         return [
@@ -440,11 +446,13 @@ class Renderer:
         seconds: float | None = None,
         merged: Sequence[Sequence[bytes]] | None = None,
         marks: Sequence[Mapping[str, Bitmap]] | None = None,
+        least_effort: int | None = None,
         claim: Callable[[float], Awaitable[None]] | None = None,
     ) -> tuple[T, list[Work]]:
         """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first.
 
-        `claim` is told the estimate before a processor is waited for, and may call the render off.
+        Under pressure encoders make do with `least_effort` where that saves much. `claim` is told
+        the estimate before a processor is waited for, and may call the render off.
         """
         async with AsyncExitStack() as stack:
             image_format = sniff(data[:SNIFFED_BYTES])
@@ -453,7 +461,7 @@ class Renderer:
                 page = transforms[0].page or 0
                 with timings.measure("look"):
                     child = await stack.enter_async_context(
-                        self._open_foreign(image_format.name, data, page=page)
+                        self._open_foreign(image_format.name, data, page=page, lane=lane)
                     )
                 header = header_of_leaf(image_format, child.leaf)
 
@@ -478,8 +486,11 @@ class Renderer:
             if claim is not None:
                 with timings.measure("claim"):
                     await claim(cost.seconds)
+            if least_effort is not None and self._admission.is_pressed(lane, share=PRESSED):
+                works, cost = ease(works, cost, effort=least_effort)
             with timings.measure("queue"):
-                ticket = await self._admission.enter(lane, cost)
+                held = len(data) + sum(map(len, chain.from_iterable(merged or ())))
+                ticket = await self._admission.enter(lane, cost, held=held)
             if child is not None:
                 try:
                     with timings.measure("draw"):
@@ -490,26 +501,36 @@ class Renderer:
             made = await self._engine.run(partial(make, data, works), ticket, timeout=seconds)
             return made, works
 
-    def _open_foreign(
-        self, name: str, data: bytes, *, page: int
-    ) -> AbstractAsyncContextManager[Child]:
+    @asynccontextmanager
+    async def _open_foreign(
+        self, name: str, data: bytes, *, page: int, lane: Lane = Lane.INTERACTIVE
+    ) -> AsyncIterator[Child]:
         if self._children is None:
             raise UnsupportedFormat(f"The original is {name}, which this service does not read")
-        return self._children.open(name, data, page=page)
+        async with AsyncExitStack() as stack:
+            try:
+                child = await stack.enter_async_context(self._children.open(name, data, page=page))
+            except Overloaded:
+                self._admission.note_shed(lane, Reason.DOCUMENTS)
+                raise
+            yield child
 
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
         timings.add("decode", result.decode_seconds)
         timings.add("encode", result.encode_seconds)
-        if result.choice:
-            timings.describe("encode", result.choice)
+        reduced = work.transform.effort < keyed.transform.effort
+        pressed = f"effort {work.transform.effort} under pressure" if reduced else None
+        if said := ", ".join(filter(None, (result.choice, pressed))):
+            timings.describe("encode", said)
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()
         return Rendered(
-            key=keyed.key,
+            key=eased_key(keyed.key) if reduced else keyed.key,
             ref=keyed.identity.ref,
             others=keyed.refs[1:],
             data=result.data,
             format=result.format,
             modified=keyed.identity.modified,
+            reduced=reduced,
         )
 
     def _check_bytes(self, keyed: Keyed) -> None:
@@ -523,6 +544,9 @@ class Renderer:
             )
 
     async def _keep(self, keyed: Keyed, rendered: Rendered, lane: Lane) -> None:
+        if rendered.reduced:
+            self._claims.release(keyed)
+            return
         over = rendered.key in self._outdated
         self._outdated.discard(rendered.key)
         if lane is Lane.JOBS:

@@ -38,6 +38,10 @@ class DrainingServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        machine.keep_what_is_there()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         loop = self._loop
         if sig != signal.SIGTERM or self._draining or loop is None:

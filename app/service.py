@@ -11,12 +11,14 @@ from typing import Final, Literal
 
 import structlog
 
+from app import machine
 from app.access import Access
 from app.admission import Admission, Lane
 from app.cache import MemoryTier
 from app.cdn import PurgeHook
 from app.children import Children
 from app.claims import Claims
+from app.demand import DemandMeter
 from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
@@ -46,6 +48,8 @@ _UPLOADS: Final = "upload"
 _DOWNLOADED: Final = (stored.KIND, web.KIND, _UPLOADS)
 _DOWNLOAD_SHARE: Final = 0.25
 """Of the memory, for bodies on their way. Pixels have a share of their own."""
+_WAITING_BYTES: Final = 16 << 20
+"""Of originals that wait for each processor: some ten photographs, half a second of its work."""
 _UNUSABLE: Final = "The folder of originals cannot be used: the log names it"
 _SILENT: Final = "The folder of originals does not answer"
 _LOOK_TIMEOUT: Final = 2.0
@@ -67,6 +71,7 @@ class Service:
     memory_tier: MemoryTier
     stored_tier: StoredTier
     admission: Admission
+    demand: DemandMeter
     uploads: Downloads
     jobs: Jobs | None
     """None where there is no database of jobs."""
@@ -164,14 +169,17 @@ async def open_service(
             Lane.API: settings.queue_api,
             Lane.JOBS: float("inf"),
         },
+        waiting_bytes=settings.processors * _WAITING_BYTES,
         kept_from_jobs=1 if role == "serve" else 0,
         on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
             seconds
         ),
+        on_shed=lambda lane, reason: metrics.sheds.labels(lane.name.lower(), reason).inc(),
     )
     engine = Engine(
         processors=settings.processors,
         on_busy=metrics.busy_seconds.inc,
+        before_all=machine.yield_to_others if role == "serve" else None,
     )
     children = _open_children(settings)
     _open_gauges(metrics, settings, admission=admission, origins=origins, memory_tier=memory_tier)
@@ -193,6 +201,7 @@ async def open_service(
         limits=limits,
         max_bytes=int(settings.max_source_bytes),
         max_seconds=settings.render_timeout,
+        pressure_effort=None if settings.pressure_effort == "off" else settings.pressure_effort,
         metrics=metrics,
         purges=purges,
         claims=claims,
@@ -246,6 +255,8 @@ async def open_service(
                     resolver=resolver,
                 )
             )
+        demand = DemandMeter(admission, jobs.backlog if jobs else None)
+        stack.push_async_callback(demand.close)
         service = Service(
             settings=settings,
             presets=presets,
@@ -258,6 +269,7 @@ async def open_service(
             memory_tier=memory_tier,
             stored_tier=stored_tier,
             admission=admission,
+            demand=demand,
             uploads=downloads[_UPLOADS],
             jobs=jobs,
             stop_jobs=stop_jobs,
@@ -296,6 +308,7 @@ def _open_gauges(
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
     metrics.queued.set_function(lambda: admission.queued)
+    metrics.queue_seconds.set_function(lambda: admission.queued_seconds)
     metrics.origin_breakers_open.set_function(lambda: origins.left_alone)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
 

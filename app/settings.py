@@ -273,6 +273,12 @@ class Settings(BaseSettings):
     queue_interactive: Seconds = Field(
         0.5, description="Longest estimated wait of GET requests; beyond it the answer is 503."
     )
+    pressure_effort: Annotated[int, Field(ge=0, le=1)] | Literal["off"] = Field(
+        0,
+        description="`effort` of encoders while the wait of GET requests is more than half of that "
+        "and none is asked for: 0, 1 or off. It tells on AVIF, in a fraction of the time with a "
+        "few percent more bytes. Such results are kept for a minute at most.",
+    )
     queue_api: Seconds = Field(5.0, description="Longest estimated wait of POST /transform.")
     children: bool = Field(
         default=True,

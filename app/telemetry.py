@@ -112,6 +112,17 @@ class Metrics:
             registry=registry,
             buckets=_BUCKETS,
         )
+        self.sheds = Counter(
+            "pixelmill_sheds_total",
+            "Renders refused because it was too busy, by lane and by what there was too little of.",
+            ["lane", "reason"],
+            registry=registry,
+        )
+        self.queue_seconds = Gauge(
+            "pixelmill_queue_seconds",
+            "How long what waits for a processor will take them all, as it is estimated.",
+            registry=registry,
+        )
         self.busy_seconds = Counter(
             "pixelmill_workers_busy_seconds_total",
             "Time that processors were taken by renders.",

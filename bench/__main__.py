@@ -27,12 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=[*MEASUREMENTS, "all"])
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a figure")
+    parser.add_argument("--seconds", type=float, help="how long each overload lasts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
     options = parser.parse_args()
     names = list(MEASUREMENTS) if options.what == "all" else [options.what]
     reports = []
     for name in names:
-        report = MEASUREMENTS[name](quick=options.quick)
+        given = {"seconds": options.seconds} if name == "overload" and options.seconds else {}
+        report = MEASUREMENTS[name](quick=options.quick, **given)
         report.show()
         reports.append(report)
         if options.json is None:

@@ -1,4 +1,4 @@
-"""The clients: closed loops and Poisson arrivals over kept connections, in a process of their own.
+"""The clients: closed loops, Poisson arrivals and slow readers, in a process of their own.
 
 HTTP is spoken in the barest form that measures: requests are made beforehand, and of an answer
 only its status and length are read. Jobs come as lines of JSON; see `bench.service.Worker`.
@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import random
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
@@ -26,6 +27,9 @@ _MOST_CONNECTIONS: Final = 1000
 _LEFT_OVER: Final = 15.0
 """Seconds that answers still under way at the end of a job are waited for."""
 _GLANCE: Final = 0.01
+_TRICKLE: Final = 2048
+_PAUSE: Final = 1.0
+"""A slow reader takes so many bytes in so many seconds."""
 
 Done = Callable[["Connection", int], None]
 
@@ -33,13 +37,14 @@ Done = Callable[["Connection", int], None]
 class Connection(asyncio.Protocol):
     """A kept connection with at most one request on it. Calls `done` with the status; 0 if cut."""
 
-    __slots__ = ("_buffer", "_left", "_status", "began", "bytes", "done", "transport")
+    __slots__ = ("_buffer", "_left", "_status", "began", "bytes", "done", "hinted", "transport")
 
     def __init__(self, done: Done) -> None:
         self.done = done
         self.transport: Any = None
         self.began = 0.0
         self.bytes = 0
+        self.hinted = True  # whether a refusal has said when to come back
         self._buffer = b""
         self._left = -1  # bytes of the body still to come; -1 before the end of the headers
         self._status = 0
@@ -65,6 +70,8 @@ class Connection(asyncio.Protocol):
             length = 0
             if at >= 0 and self._status != 304:
                 length = int(data[at + 16 : data.find(b"\r\n", at)])
+            if self._status == 503:
+                self.hinted = data.find(b"retry-after: ", 0, end) >= 0
             self._left = length - (len(data) - end - 4)
         else:
             self._left -= len(data)
@@ -83,6 +90,7 @@ class Tally:
     def __init__(self) -> None:
         self.began = perf_counter()
         self.answers: list[tuple[float, int, float]] = []
+        self.unhinted = 0
 
     def add(self, status: int, due: float) -> None:
         now = perf_counter()
@@ -215,6 +223,7 @@ class Arrivals:
     def _done(self, connection: Connection, status: int) -> None:
         if connection in self._due:
             self.tally.add(status, self._due.pop(connection))
+            self.tally.unhinted += status == 503 and not connection.hinted
             if status:
                 self._free.append(connection)
         elif connection in self._free:
@@ -243,11 +252,40 @@ async def open_loop(job: dict[str, Any]) -> dict[str, Any]:
         if not arrivals.unanswered:
             break
         await asyncio.sleep(_GLANCE)
-    return arrivals.tally.result(each=True) | {"unanswered": arrivals.unanswered + arrivals.unsent}
+    return arrivals.tally.result(each=True) | {
+        "unanswered": arrivals.unanswered + arrivals.unsent,
+        "unhinted": arrivals.tally.unhinted,
+    }
+
+
+async def slow_readers(job: dict[str, Any]) -> dict[str, Any]:
+    """So many `connections`, each of which asks once and then reads a few bytes now and then.
+
+    Goes on for `seconds`; nothing is measured here.
+    """
+    loop = asyncio.get_running_loop()
+    requests = [request_of(path, job.get("headers", {})) for path in job["targets"]]
+    readers: list[socket.socket] = []
+    for _, request in zip(range(job["connections"]), itertools.cycle(requests), strict=False):
+        reader = socket.socket()
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TRICKLE)
+        reader.settimeout(0)
+        await loop.sock_connect(reader, (job["host"], job["port"]))
+        await loop.sock_sendall(reader, request)
+        readers.append(reader)
+    until = perf_counter() + job["seconds"]
+    while perf_counter() < until:
+        for reader in readers:
+            with suppress(BlockingIOError):
+                reader.recv(_TRICKLE)
+        await asyncio.sleep(_PAUSE)
+    for reader in readers:
+        reader.close()
+    return {}
 
 
 def do(job: dict[str, Any]) -> dict[str, Any]:
-    loops = {"closed": closed_loop, "open": open_loop}
+    loops = {"closed": closed_loop, "open": open_loop, "slow": slow_readers}
     result: dict[str, Any] = run(loops[job["loop"]](job))
     return result
 

@@ -130,13 +130,19 @@ class Worker(Child):
     ) -> None:
         super().__init__(["-m", module], folder=folder, environment=environment, piped=True)
 
+    def begin(self, **job: Any) -> None:
+        """Have a job done, whose answer nobody waits for."""
+        if self._process.stdin is None:
+            raise AssertionError("a worker has pipes")
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+
     def ask(self, *, timeout: float = 120.0, **job: Any) -> dict[str, Any]:
         """Have a job done, and wait for its answer."""
-        requests, answers = self._process.stdin, self._process.stdout
-        if requests is None or answers is None:
+        self.begin(**job)
+        answers = self._process.stdout
+        if answers is None:
             raise AssertionError("a worker has pipes")
-        requests.write(json.dumps(job) + "\n")
-        requests.flush()
         # An answer is one line, written at once: where there is something, there is all of it.
         if not select.select([answers], [], [], timeout)[0]:
             raise TimeoutError(f"no answer within {timeout:g} s:\n{self.complaint}")

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.access import Grant
 from app.dates import show_http_date
+from app.pressure import MAX_AGE
 from app.render import Answer
 from app.settings import Settings
 from routers.conditional import Unsatisfiable, is_unmodified, parse_range
@@ -19,8 +20,9 @@ from routers.envelope import COMMON_HEADERS
 from routers.hits import HitPath, Shortcut
 
 _YEAR: Final = 31_536_000
-_STALE: Final = "stale-while-revalidate=86400, stale-if-error=604800"
-_STALE_AGE: Final = 10
+_IF_ERROR: Final = "stale-if-error=604800"
+_STALE: Final = f"stale-while-revalidate=86400, {_IF_ERROR}"
+STALE_AGE: Final = 10
 """Seconds for which a result may be kept that may be outdated."""
 _CACHE_STATUS: Final = {
     "memory": "pixelmill-memory; hit",
@@ -49,24 +51,33 @@ def tag_headers(settings: Settings, tags: Sequence[str]) -> dict[str, str]:
     return {name: shown[name] for name in settings.cache_tags}
 
 
-def cache_control(settings: Settings, grant: Grant, *, versioned: bool, stale: bool = False) -> str:
+def brief_age(answer: Answer) -> int | None:
+    """For how many seconds a result may be kept at most, where a better one is to be had soon."""
+    if answer.stale:
+        return STALE_AGE
+    return MAX_AGE if answer.rendered.reduced else None
+
+
+def cache_control(
+    settings: Settings, grant: Grant, *, versioned: bool, brief: int | None = None
+) -> str:
     """How long a result may be kept. A URL that names a version never changes its meaning.
 
-    What is `stale` is asked for again soon, by whoever may keep it at all.
+    `brief` is for how many seconds at most, where there will be a better one.
     """
-    if stale and grant.shared:
-        return f"public, max-age={_STALE_AGE}, {_STALE}"
-    if stale:
-        return f"private, max-age={_STALE_AGE}"
+    most = int(settings.cache_max_age)
+    most = most if brief is None else min(most, brief)
     if not grant.shared:
-        return f"private, max-age={int(settings.cache_max_age)}"
+        return f"private, max-age={most}"
     if grant.expires is not None:
         # No cache may outlive the signature.
-        age = max(0, min(int(settings.cache_max_age), int(grant.expires - time.time())))
+        age = max(0, min(most, int(grant.expires - time.time())))
         return f"public, max-age={age}"
+    if brief is not None:
+        return f"public, max-age={most}, {_IF_ERROR}"
     if versioned:
         return f"public, max-age={_YEAR}, immutable"
-    return f"public, max-age={int(settings.cache_max_age)}, {_STALE}"
+    return f"public, max-age={most}, {_STALE}"
 
 
 def validator_headers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -15,6 +15,36 @@ from routers.requests import service_of
 from transforms import libvips
 
 router = APIRouter(tags=["operations"])
+
+_NUMBERS: Final = (
+    "workers",
+    "running",
+    "queued",
+    "utilisation",
+    "queue_wait_seconds",
+    "queue_seconds",
+    "shed_share",
+)
+_AUTOSCALE: Final[dict[str, Any]] = {
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    **{name: {"type": "number"} for name in _NUMBERS},
+                    "draining": {"type": "boolean"},
+                    "jobs": {
+                        "type": ["object", "null"],
+                        "properties": {
+                            name: {"type": "number"}
+                            for name in ("due", "backlog_seconds", "oldest_seconds")
+                        },
+                    },
+                },
+            }
+        }
+    }
+}
 
 
 @get_and_head(router, "/livez", summary="Whether the process answers")
@@ -65,6 +95,24 @@ async def metrics(request: Request) -> Response:
         service_of(request).metrics.render_text(),
         media_type="text/plain; version=0.0.4; charset=utf-8",
     )
+
+
+@get_and_head(
+    router,
+    "/autoscale",
+    summary="How much there is to do, for a scaler",
+    response_class=JSONResponse,
+    responses={200: _AUTOSCALE},
+)
+async def autoscale(request: Request) -> dict[str, Any]:
+    """Load of this replica's processors over the last 15 seconds, and the backlog of all jobs.
+
+    `utilisation` and `shed_share` are shares from 0 to 1, times are in seconds and
+    `queue_wait_seconds` is the 95th percentile. `jobs` is null where there is no database, or it
+    does not answer within a second.
+    """
+    service = service_of(request)
+    return (await service.demand.measure(draining=service.draining)).as_json()
 
 
 @get_and_head(router, "/schema", summary="Every transform parameter")

@@ -13,6 +13,8 @@ from app.explanation import explain
 from app.tags import tags_of
 from routers import openapi
 from routers.delivery import (
+    STALE_AGE,
+    brief_age,
     cache_control,
     etag_of,
     record_hit,
@@ -89,7 +91,7 @@ async def _thumb(request: Request) -> Response:
     tags = tag_headers(settings, tags_of(keyed.refs, preset)) if settings.cache_tags else {}
     headers = tags | validator_headers(
         etag=etag_of(keyed.key),
-        caching=caching(stale=keyed.doubtful),
+        caching=caching(brief=STALE_AGE if keyed.doubtful else None),
         varies=varies,
         modified=modified,
     )
@@ -97,11 +99,13 @@ async def _thumb(request: Request) -> Response:
         return response
 
     answer = await while_connected(request, renderer.answer(keyed, lane=Lane.INTERACTIVE))
-    headers |= validator_headers(  # the original may have been replaced meanwhile
-        etag=etag_of(answer.rendered.key),
-        caching=caching(stale=answer.stale),
+    rendered = answer.rendered
+    headers = tags | validator_headers(  # the original may have been replaced meanwhile
+        etag=etag_of(rendered.key),
+        caching=caching(brief=brief_age(answer)),
         varies=varies,
-        modified=answer.rendered.modified,
+        # By its date alone, what was made under pressure would pass for the result itself.
+        modified=None if rendered.reduced else rendered.modified,
     )
     if grant.shared and grant.expires is None:
         # What a token was let to see, or a signature for a time, is not for whoever asks next.

@@ -33,8 +33,9 @@ _MEGA: Final = 1_000_000
 class Cost:
     """An estimate: seconds of one processor, bytes of pixel memory, and whose correction applies.
 
-    `kind` groups renders whose estimates err alike. `parts` are the seconds that a parameter is
-    the cause of; those of the size are under `w`.
+    `kind` groups renders whose estimates err alike: the format of the original, and those of the
+    results. `parts` are the seconds that a parameter is the cause of; those of the size are under
+    `w`.
     """
 
     seconds: float
@@ -68,7 +69,7 @@ def estimate_all(works: Sequence[Work]) -> Cost:
     return Cost(
         seconds=prices.FIXED + sum(parts.values()),
         memory=memory,
-        kind=(first.header.format.name, _output(first)),
+        kind=(first.header.format.name, "+".join(sorted(set(map(_output, works))))),
         parts=parts,
     )
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from app.jobs import ledger
 from app.jobs.database import Connection, Database
 from app.jobs.records import State
-from app.jobs.schema import DUE, PAUSED, attempts, jobs
+from app.jobs.schema import DUE, PAUSED, RUNNING, attempts, jobs
 from app.telemetry import Metrics
 
 _RECENT: Final = 200
@@ -24,26 +24,29 @@ _SHARE: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """Times in seconds.
+class Due:
+    """The jobs that are due: how many, since when, and how long all of them take. In seconds."""
 
-    `depth` are the jobs that are due, `age` how long the first of them has been, and `seconds` how
-    long all of them take.
-    """
-
-    counts: dict[str, int]
-    paused: int
     depth: int
     age: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Jobs by state, those that are paused, and those that are due."""
+
+    counts: dict[str, int]
+    paused: int
+    due: Due
 
     def as_json(self) -> dict[str, Any]:
         """What a client is told."""
         return {
             "jobs": {**self.counts, "paused": self.paused},
-            "depth": self.depth,
-            "age_seconds": round(self.age, 3),
-            "backlog_seconds": round(self.seconds, 3),
+            "depth": self.due.depth,
+            "age_seconds": round(self.due.age, 3),
+            "backlog_seconds": round(self.due.seconds, 3),
         }
 
 
@@ -63,6 +66,13 @@ class BacklogMeter:
             lambda tx: measure(tx, concurrency=self._concurrency, now=now)
         )
 
+    async def measure_due(self) -> Due:
+        """How much is due now: that costs the same however many jobs are kept."""
+        now = time.time()
+        return await self._database.read(
+            lambda tx: measure_due(tx, concurrency=self._concurrency, now=now)
+        )
+
     async def show(self) -> None:
         """Bring the metrics up to date, unless that would take too much of the time."""
         began = perf_counter()
@@ -73,27 +83,34 @@ class BacklogMeter:
         self._again_at = ended + (ended - began) / _SHARE
         for state, count in backlog.counts.items():
             self._metrics.jobs.labels(state).set(count)
-        self._metrics.job_queue_depth.set(backlog.depth)
-        self._metrics.job_queue_age_seconds.set(backlog.age)
-        self._metrics.job_backlog_seconds.set(backlog.seconds)
+        self._metrics.job_queue_depth.set(backlog.due.depth)
+        self._metrics.job_queue_age_seconds.set(backlog.due.age)
+        self._metrics.job_backlog_seconds.set(backlog.due.seconds)
 
 
 def measure(tx: Connection, *, concurrency: int, now: float) -> Backlog:
-    """How much waits. Jobs in hand are at least as many as run: other processes have workers too.
+    """How much waits."""
+    paused = tx.execute(sa.select(sa.func.count()).select_from(jobs).where(sa.text(PAUSED)))
+    return Backlog(
+        counts=ledger.counts(tx),
+        paused=paused.scalar_one(),
+        due=measure_due(tx, concurrency=concurrency, now=now),
+    )
+
+
+def measure_due(tx: Connection, *, concurrency: int, now: float) -> Due:
+    """How much is due. Jobs in hand are at least as many as run: other processes have workers too.
 
     An attempt's time holds its waits for the processor, so that jobs in hand divided by it are the
     jobs that end in a second (Little's law).
     """
-    counts = ledger.counts(tx)
     due = sa.select(sa.func.count(), sa.func.min(jobs.c.run_after)).where(
         sa.text(DUE), jobs.c.run_after <= now
     )
     depth, since = tx.execute(due).one()
-    paused = tx.execute(sa.select(sa.func.count()).select_from(jobs).where(sa.text(PAUSED)))
-    in_hand = max(concurrency, counts[State.RUNNING])
-    return Backlog(
-        counts=counts,
-        paused=paused.scalar_one(),
+    running = tx.execute(sa.select(sa.func.count()).select_from(jobs).where(sa.text(RUNNING)))
+    in_hand = max(concurrency, running.scalar_one())
+    return Due(
         depth=depth,
         age=0.0 if since is None else now - since,
         seconds=depth * _mean_seconds(tx) / in_hand,

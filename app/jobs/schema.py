@@ -18,6 +18,7 @@ METADATA: Final = sa.MetaData(
 
 DUE: Final = "state = 'queued' AND NOT paused"
 PAUSED: Final = "state = 'queued' AND paused"
+RUNNING: Final = "state = 'running'"
 """Conditions of partial indexes: a query must say the same, word for word, to be given them."""
 _FALSE: Final = sa.text("false")
 
@@ -69,8 +70,8 @@ sa.Index(
 sa.Index(
     "ix_jobs_running",
     jobs.c.lease_until,
-    sqlite_where=sa.text("state = 'running'"),
-    postgresql_where=sa.text("state = 'running'"),
+    sqlite_where=sa.text(RUNNING),
+    postgresql_where=sa.text(RUNNING),
 )
 sa.Index(
     "ix_jobs_paused",

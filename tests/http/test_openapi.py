@@ -133,6 +133,7 @@ def test_the_document_names_every_path(standing):
         ("POST", "/schedules/{id}/resume"),
         ("POST", "/schedules/{id}/run"),
         ("GET", "/metrics"),
+        ("GET", "/autoscale"),
         ("GET", "/schema"),
         ("GET", "/"),
     }

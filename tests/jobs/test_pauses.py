@@ -193,11 +193,11 @@ async def test_a_backlog_is_the_jobs_that_wait_times_how_long_they_take(database
     add_jobs(database, count=5, label="nightly")
     await Pauses(database, Queue()).pause("nightly")
     found = database.write_now(lambda tx: backlog.measure(tx, concurrency=2, now=now + 60))
-    assert (found.depth, found.paused) == (10, 5)
+    assert (found.due.depth, found.paused) == (10, 5)
     assert found.counts["queued"] == 16
     assert found.counts["succeeded"] == 4
-    assert found.age == pytest.approx(60, abs=5)
-    assert found.seconds == pytest.approx(10 * 3 / 2)
+    assert found.due.age == pytest.approx(60, abs=5)
+    assert found.due.seconds == pytest.approx(10 * 3 / 2)
 
 
 async def test_nothing_waits_in_an_empty_ledger(database):

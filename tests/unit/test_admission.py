@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from app import admission as module
-from app.admission import Admission, Lane
+from app.admission import Admission, Lane, Reason
 from app.errors import Overloaded
 from transforms.cost import Cost
 
@@ -31,13 +31,28 @@ def clock(monkeypatch):
     return found
 
 
-def build(*, processors=1, memory=1000, interactive=NO_END, api=NO_END, on_wait=None):
-    return Admission(
+def build(
+    *,
+    processors=1,
+    memory=1000,
+    interactive=NO_END,
+    api=NO_END,
+    kept=1,
+    waiting_bytes=NO_END,
+    on_wait=None,
+):
+    sheds = []
+    admission = Admission(
         processors=processors,
         memory=memory,
         budgets={Lane.INTERACTIVE: interactive, Lane.API: api, Lane.JOBS: NO_END},
+        kept_from_jobs=kept,
+        waiting_bytes=waiting_bytes,
         on_wait=on_wait or (lambda lane, seconds: None),
+        on_shed=lambda *shed: sheds.append(shed),
     )
+    admission.sheds = sheds
+    return admission
 
 
 def cost(seconds=1.0, memory=1, kind=("jpeg", "jpeg")):
@@ -285,7 +300,7 @@ async def test_who_is_cancelled_in_the_moment_of_the_grant_passes_it_on(clock):
     assert staying.done()
     assert (admission.running, admission.queued) == (1, 0)
     staying.result().release(learn=False)
-    assert (await admission.enter(Lane.INTERACTIVE, cost())).memory == 1
+    assert (await admission.enter(Lane.INTERACTIVE, cost())).cost.memory == 1
 
 
 async def test_a_ticket_that_is_released_twice_frees_one_processor(clock):
@@ -304,7 +319,7 @@ async def test_estimates_follow_what_renders_of_their_kind_take(clock):
 
     async def render(took, kind):
         ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0, kind=kind))
-        estimated = ticket.seconds
+        estimated = admission.estimate(ticket.cost)
         clock.now += took
         ticket.release(learn=True)
         return estimated
@@ -333,7 +348,7 @@ async def test_no_processor_is_ever_lost_or_given_twice(seed):
 
     def check():
         assert len(held) <= processors
-        assert sum(ticket.memory for ticket in held) <= memory or len(held) == 1
+        assert sum(ticket.cost.memory for ticket in held) <= memory or len(held) == 1
         assert admission.running <= processors
 
     async def one():
@@ -369,9 +384,212 @@ async def test_no_processor_is_ever_lost_or_given_twice(seed):
     assert sum(counts.values()) == 250
     assert counts["done"]
     assert (admission.running, admission.queued) == (0, 0)
-    assert (admission._reserved, admission._reserved_memory) == (0, 0)
     # And all of them can be had again.
     tickets = [await admission.enter(Lane.INTERACTIVE, cost()) for _ in range(processors)]
     assert admission.running == processors
     for ticket in tickets:
         ticket.release(learn=False)
+
+
+async def under_load(clock, admission, *, seconds, lanes, until):
+    """Serve these lanes, each of which always has someone waiting, for so many seconds.
+
+    Returns how long renders of each lane ran, and how long anyone of it waited.
+    """
+    took = dict.fromkeys(lanes, 0.0)
+    waits = dict.fromkeys(lanes, 0.0)
+    ends = {}  # moment: tickets that end then
+    asked = {}
+
+    def arrive(lane):
+        task = asyncio.create_task(admission.enter(lane, cost(seconds[lane])))
+        asked[task] = (lane, clock.now)
+
+    for lane in lanes:
+        for _ in range(8):
+            arrive(lane)
+    began = clock.now
+    while clock.now - began < until:
+        await settle()
+        for task in [task for task in asked if task.done()]:
+            lane, since = asked.pop(task)
+            arrive(lane)
+            if task.exception() is None:
+                ends.setdefault(clock.now + seconds[lane], []).append(task.result())
+                took[lane] += seconds[lane]
+                waits[lane] = max(waits[lane], clock.now - since)
+        await settle()
+        if not ends:
+            clock.now += 0.1
+            continue
+        clock.now = min(ends)
+        for ticket in ends.pop(clock.now):
+            ticket.release(learn=True)
+    for task in asked:
+        task.cancel()
+    await settle()
+    return took, waits
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+async def test_jobs_get_on_under_any_load_and_take_little_from_it(clock, processors):
+    admission = build(processors=processors)
+    seconds = {Lane.INTERACTIVE: 0.25, Lane.JOBS: 2.0}
+    took, _ = await under_load(
+        clock, admission, seconds=seconds, lanes=[Lane.INTERACTIVE, Lane.JOBS], until=200.0
+    )
+    share = took[Lane.JOBS] / (processors * 200.0)
+    assert 0.05 < share < 0.12
+    assert took[Lane.INTERACTIVE] > 0.85 * processors * 200.0
+
+
+async def test_no_lane_waits_for_ever_where_those_before_it_always_have_work(clock):
+    admission = build(processors=2, api=5.0, interactive=3.0)
+    seconds = {Lane.INTERACTIVE: 0.25, Lane.API: 0.25, Lane.JOBS: 1.0}
+    took, waits = await under_load(clock, admission, seconds=seconds, lanes=list(Lane), until=100.0)
+    assert all(took.values())
+    assert waits[Lane.API] <= 2 * 5.0 + 0.5
+
+
+async def test_who_waits_for_twice_the_budget_is_refused_after_all(clock):
+    admission = build(interactive=1.0)
+    ticket = await admission.enter(Lane.INTERACTIVE, cost(0.9))
+    late = [ask(admission, seconds=0.01) for _ in range(2)]
+    await settle()
+    clock.now += 2.5  # it took far longer than was estimated
+    in_time = ask(admission, seconds=0.01)
+    await settle()
+    ticket.release(learn=False)
+    await settle()
+    for task in late:
+        with pytest.raises(Overloaded, match="longer than was estimated"):
+            task.result()
+    assert in_time.done()
+    assert admission.sheds == [(Lane.INTERACTIVE, Reason.DEADLINE)] * 2
+    in_time.result().release(learn=False)
+
+
+async def test_where_memory_is_what_is_short_the_wait_is_that_of_the_memory(clock):
+    admission = build(processors=8, memory=100, interactive=2.5)
+    await admission.enter(Lane.INTERACTIVE, cost(1.0, memory=90))
+    waiting = [ask(admission, seconds=1.0, memory=90) for _ in range(2)]
+    await settle()
+    # One after the other, though there are processors for all.
+    assert admission.estimated_wait(Lane.INTERACTIVE) == pytest.approx(2.7)
+    with pytest.raises(Overloaded):
+        await admission.enter(Lane.INTERACTIVE, cost(1.0, memory=90))
+    assert admission.sheds == [(Lane.INTERACTIVE, Reason.MEMORY)]
+    for task in waiting:
+        task.cancel()
+
+
+async def test_what_waits_is_estimated_by_what_has_been_learnt_since(clock):
+    admission = build(interactive=NO_END)
+    kind = ("png", "avif")
+    ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0, kind=kind))
+    waiting = [ask(admission, seconds=1.0, kind=kind) for _ in range(3)]
+    await settle()
+    assert admission.queued_seconds == pytest.approx(3.0)
+    clock.now += 3.0
+    ticket.release(learn=True)
+    await settle()
+    assert admission.queued_seconds == pytest.approx(2 * 2.0)  # the first counts for half
+    for task in waiting:
+        task.cancel()
+    await settle()
+
+
+async def test_a_crowd_that_leaves_at_once_leaves_nothing(clock):
+    admission = build(interactive=NO_END)
+    ticket = await admission.enter(Lane.INTERACTIVE, cost(1.0))
+    crowd = [ask(admission, seconds=0.1, kind=("jpeg", str(n % 7))) for n in range(500)]
+    await settle()
+    assert admission.queued == 500
+    for task in crowd:
+        task.cancel()
+    await settle()
+    assert (admission.queued, admission.queued_seconds) == (0, 0.0)
+    assert not admission._line._loads
+    ticket.release(learn=False)
+
+
+async def test_utilisation_waits_and_sheds_are_those_of_the_last_seconds(clock):
+    admission = build(processors=2, interactive=1.0)
+    clock.now += 20.0
+    assert (admission.utilisation, admission.recent_wait, admission.shed_share) == (0.0, 0.0, 0.0)
+    ticket = await admission.enter(Lane.INTERACTIVE, cost(4.0))
+    clock.now += 15.0
+    assert admission.utilisation == pytest.approx(0.5, abs=0.05)  # though it has not ended
+    other = await admission.enter(Lane.INTERACTIVE, cost(1.0))
+    waiting = ask(admission, seconds=1.5)
+    await settle()
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            admission.check(Lane.INTERACTIVE)
+    clock.now += 1.5
+    ticket.release(learn=False)
+    await settle()
+    assert admission.recent_wait == pytest.approx(1.5)
+    assert admission.shed_share == pytest.approx(2 / 4)
+    other.release(learn=False)
+    waiting.result().release(learn=False)
+    clock.now += 17.0
+    assert (admission.utilisation, admission.recent_wait, admission.shed_share) == (0.0, 0.0, 0.0)
+
+
+async def test_originals_that_wait_are_bounded_in_bytes(clock):
+    admission = build(processors=2, interactive=NO_END, waiting_bytes=100)
+    running = [await admission.enter(Lane.INTERACTIVE, cost()) for _ in range(2)]
+
+    def wait(lane, held):
+        return asyncio.create_task(admission.enter(lane, cost(), held=held))
+
+    waiting = [wait(Lane.INTERACTIVE, 90)]
+    await settle()
+    admission.check(Lane.INTERACTIVE)  # there is room
+    waiting.append(wait(Lane.INTERACTIVE, 90))
+    await settle()
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="memory"):
+            admission.check(Lane.INTERACTIVE)
+    assert admission.sheds == [(Lane.INTERACTIVE, Reason.MEMORY)] * 2
+    waiting += [wait(Lane.API, 500), wait(Lane.JOBS, 500)]
+    await settle()
+    assert admission.queued == 4
+    running[0].release(learn=False)
+    await settle()
+    admission.check(Lane.INTERACTIVE)  # room again
+    for task in waiting[1:]:
+        task.cancel()
+    await settle()
+    assert all(admission._line.held(lane) == 0 for lane in Lane)
+
+
+async def test_as_many_wait_as_there_are_processors_however_large_they_are(clock):
+    admission = build(processors=2, interactive=NO_END, waiting_bytes=100)
+    for _ in range(2):
+        await admission.enter(Lane.INTERACTIVE, cost())
+    waiting = [
+        asyncio.create_task(admission.enter(Lane.INTERACTIVE, cost(), held=10_000))
+        for _ in range(3)
+    ]
+    await settle()
+    assert admission.queued == 2
+    with pytest.raises(Overloaded):
+        waiting[2].result()
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_job_that_has_become_overdue_begins_when_the_next_request_comes(clock):
+    admission = build(processors=2)
+    running = await admission.enter(Lane.INTERACTIVE, cost(60.0))
+    job = ask(admission, Lane.JOBS)  # one processor is kept from it
+    await settle()
+    clock.now += 31.0
+    request = ask(admission)
+    await settle()
+    assert (job.done(), request.done()) == (True, False)
+    running.release(learn=False)
+    await settle()
+    assert request.done()

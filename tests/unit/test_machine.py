@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -166,3 +170,23 @@ def test_where_the_memory_is_not_told_a_little_is_assumed(tmp_path):
 def test_this_very_machine_is_read():
     assert machine.processors() >= 1
     assert machine.memory() > 64 << 20
+
+
+def test_what_the_start_has_made_is_not_looked_at_by_the_collector_again():
+    before = gc.get_freeze_count()
+    try:
+        machine.keep_what_is_there()
+        assert gc.get_freeze_count() > before + 1000
+    finally:
+        gc.unfreeze()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_a_thread_that_yields_does_so_alone():
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness()
+    with ThreadPoolExecutor(1, initializer=machine.yield_to_others) as threads:
+        assert threads.submit(niceness).result() == min(19, own + 5)
+    assert niceness() == own
