@@ -1,4 +1,4 @@
-"""Replicas that balancers and caches are tested against: each tells who it is and what it was asked.
+"""Replicas that balancers and caches are tested against: each tells what it was asked.
 
 They are no Pixelmill: a test of a balancer wants replicas that are slow, full or gone on demand.
 """
@@ -64,10 +64,11 @@ class Replica:
             def answer(self) -> None:
                 replica._answer(self)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
-
             def log_message(self, *args: Any) -> None:
                 pass
+
+        for verb in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+            setattr(Handler, f"do_{verb}", Handler.answer)
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True

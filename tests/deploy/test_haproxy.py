@@ -1,4 +1,4 @@
-"""deploy/haproxy/haproxy.cfg, with a real HAProxy and replicas that a test can make slow or full."""
+"""deploy/haproxy, with a real HAProxy and replicas that a test can make slow or full."""
 
 from __future__ import annotations
 

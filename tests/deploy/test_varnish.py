@@ -44,9 +44,10 @@ def running(tmp_path_factory) -> Iterator[Cached]:
         *("-n", folder / "work", "-p", f"vcl_path={RECIPE.parent}", "-s", "malloc,32m"),
         *("-T", "none", *(("-j", "none") if os.geteuid() == 0 else ())),
     ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             url = f"http://127.0.0.1:{port}"
             with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
