@@ -6,7 +6,10 @@ import functools
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,9 +78,18 @@ def settings_of_pods() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
+@pytest.fixture(scope="module")
+def validator() -> Iterator[ModuleType]:
+    """What validates, made to read each schema once."""
+    module = pytest.importorskip("kubernetes_validate")
+    utils = import_module("kubernetes_validate.utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+        yield module
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_manifest_is_valid_to_the_letter(version):
-    validator = pytest.importorskip("kubernetes_validate")
+def test_every_manifest_is_valid_to_the_letter(validator, version):
     example = documents(KUBERNETES / "base" / "secret.example.yaml")
     found = [*rendered("base"), *of_kind("HorizontalPodAutoscaler", "adapter").values(), *example]
     assert len(found) >= 20
@@ -85,8 +97,7 @@ def test_every_manifest_is_valid_to_the_letter(version):
         validator.validate(manifest, version, strict=True)
 
 
-def test_the_validator_would_notice_a_slip():
-    validator = pytest.importorskip("kubernetes_validate")
+def test_the_validator_would_notice_a_slip(validator):
     slip = documents(KUBERNETES / "base" / "disruption.yaml")[0]
     slip["spec"]["maxUnavailible"] = 1
     with pytest.raises(validator.ValidationError):
@@ -240,8 +251,7 @@ def test_scaled_objects_say_only_what_keda_knows():
             assert all(isinstance(value, str) for value in trigger["metadata"].values())
 
 
-def test_the_behaviour_of_scaled_objects_is_one_that_autoscalers_know():
-    validator = pytest.importorskip("kubernetes_validate")
+def test_the_behaviour_of_scaled_objects_is_one_that_autoscalers_know(validator):
     base = of_kind("HorizontalPodAutoscaler")
     for each in scaled_objects():
         autoscaler = dict(base[each["metadata"]["name"]])
