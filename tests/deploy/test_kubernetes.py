@@ -273,8 +273,8 @@ def test_scalers_ask_a_service_that_there_is():
         assert (url.port or 80) in [port["port"] for port in services[name]["spec"]["ports"]]
 
 
-def test_scalers_find_their_numbers_in_what_the_service_answers(serve):
-    answer = serve().get("/autoscale")
+def test_scalers_find_their_numbers_in_what_the_service_answers(serve, tmp_path):
+    answer = serve(database=f"sqlite:///{tmp_path / 'jobs.db'}").get("/autoscale")
     if answer.status_code == 404:
         pytest.skip("this service has no /autoscale")
     text = (KUBERNETES / "keda" / "scaling.yaml").read_text()
