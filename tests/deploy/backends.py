@@ -197,7 +197,9 @@ def substitute(text: str, pattern: str, replacement: str) -> str:
     return changed
 
 
-def await_answer(client: httpx.Client, path: str, *, status: int = 200, seconds: float = 20) -> None:
+def await_answer(
+    client: httpx.Client, path: str, *, status: int = 200, seconds: float = 20
+) -> None:
     """Wait until a path is answered with this status."""
     deadline = time.monotonic() + seconds
     while True:
