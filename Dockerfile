@@ -15,6 +15,8 @@ RUN /opt/pixelmill/bin/pip install --no-cache-dir --no-deps . \
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="pixelmill" \
       org.opencontainers.image.description="An image-transformation service"
+# A search that fails for the library below fails the build.
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # The system's malloc keeps the memory of long-lived threads; jemalloc gives it back.
 # hadolint ignore=DL3008
 RUN apt-get update \
