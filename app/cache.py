@@ -31,6 +31,9 @@ class MemoryTier:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
+        self.hits = 0
+        """How often a result was asked for that is here."""
+        self.misses = 0
         self._results: OrderedDict[str, Rendered] = OrderedDict()
         self._keys_of: dict[Ref, set[str]] = {}
 
@@ -42,11 +45,17 @@ class MemoryTier:
     def __len__(self) -> int:
         return len(self._results)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._results
+
     def get(self, key: str) -> Rendered | None:
         """The result of a key, which counts as used."""
         found = self._results.get(key)
-        if found is not None:
-            self._results.move_to_end(key)
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._results.move_to_end(key)
         return found
 
     def put(self, rendered: Rendered) -> None:

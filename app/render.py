@@ -38,7 +38,7 @@ from app.originals import Originals
 from app.refusals import check_seconds
 from app.results import StoredTier
 from app.sources.base import Identity, Ref
-from app.telemetry import Metrics, Timings
+from app.telemetry import Metrics, Timings, note
 from transforms import pipeline
 from transforms.bitmap import AS_BITMAP, Bitmap
 from transforms.cost import estimate_all
@@ -263,6 +263,7 @@ class Renderer:
 
     def _counted(self, answer: Answer) -> Answer:
         self._metrics.results.labels(answer.tier).inc()
+        note(tier=answer.tier, format=answer.rendered.format.name)
         return answer
 
     async def _render(
@@ -381,8 +382,8 @@ class Renderer:
         return self._children.open(name, data, page=page)
 
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
-        timings.add("decode", result.decode_seconds)
-        timings.add("encode", result.encode_seconds)
+        timings.add_in_turn({"decode": result.decode_seconds, "encode": result.encode_seconds})
+        self._metrics.saved_bytes.inc(max(0, keyed.identity.size - len(result.data)))
         if result.choice:
             timings.describe("encode", result.choice)
         self._metrics.renders.labels(work.header.format.name, result.format.name).inc()

@@ -19,6 +19,7 @@ from app.cache import Rendered
 from app.errors import OriginalMissing, ServiceError
 from app.sources.base import Identity, Ref
 from app.stores.base import ObjectStore
+from app.telemetry.trace import measured
 from transforms.errors import TransformError
 from transforms.formats import FORMATS, SNIFFED_BYTES, sniff
 
@@ -35,12 +36,24 @@ _CLOSE_TIMEOUT: Final = 10.0
 class StoredTier:
     """Results in an object store. A store that fails only makes the service slower."""
 
-    def __init__(self, store: ObjectStore | None, *, on_write: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore | None,
+        *,
+        on_write: Callable[[str], None],
+        on_read: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._on_write = on_write
+        self._on_read = on_read
         self._pending = 0
         self._writers = asyncio.Semaphore(_WRITERS)
         self._tasks: dict[asyncio.Task[None], Ref] = {}
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be written."""
+        return self._pending
 
     async def get(self, key: str, identity: Identity, fm: str) -> Rendered | None:
         """The stored result of a key, or None. Never raises, never waits long."""
@@ -50,7 +63,7 @@ class StoredTier:
         try:
             async with asyncio.timeout(_READ_TIMEOUT), self._store.read(path) as reading:
                 data = b"".join([chunk async for chunk in reading.chunks])
-            return Rendered(
+            rendered = Rendered(
                 key=key,
                 ref=identity.ref,
                 data=data,
@@ -58,11 +71,16 @@ class StoredTier:
                 modified=identity.modified,
             )
         except OriginalMissing:
+            self._on_read("miss")
             return None
         except TransformError:
             log.warning("stored_result_broken", path=path)
         except (ServiceError, TimeoutError) as error:
             log.warning("stored_result_unreadable", path=path, error=str(error))
+        else:
+            self._on_read("hit")
+            return rendered
+        self._on_read("failed")
         return None
 
     async def has(self, key: str, ref: Ref, fm: str) -> bool:
@@ -106,7 +124,10 @@ class StoredTier:
 
     async def _put_behind(self, rendered: Rendered, fm: str) -> None:
         try:
-            with suppress(ServiceError):  # it has been logged, and can be made again
+            with (
+                suppress(ServiceError),
+                measured("keep"),
+            ):  # it has been logged, and can be made again
                 await self.put(rendered, fm)
         finally:
             self._pending -= len(rendered.data)

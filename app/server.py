@@ -60,13 +60,14 @@ def serve(settings: Settings) -> None:
     machine.tune_allocator()
     app = create_app(settings)
     config = uvicorn.Config(
-        app.hit_path,
+        app.entry,
         host=settings.host,
         port=settings.port,
         timeout_keep_alive=int(settings.keep_alive),
         timeout_graceful_shutdown=int(settings.drain_timeout),
         access_log=False,
         log_level="warning",
+        log_config=None,  # its loggers write as all others do
         server_header=False,
         lifespan="on",
         # Whoever speaks for a client is not believed without being asked to.

@@ -31,7 +31,8 @@ from app.sources.base import Source
 from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
-from app.telemetry import Metrics
+from app.telemetry import Metrics, note
+from app.telemetry.lag import measuring_lag
 
 log = structlog.get_logger(__name__)
 
@@ -187,7 +188,16 @@ async def open_service(
         web.KIND: web_source,
     }
     memory_tier = MemoryTier(int(settings.memory_cache))
-    stored_tier = StoredTier(results, on_write=lambda done: metrics.stored.labels(done).inc())
+    stored_tier = StoredTier(
+        results,
+        on_write=lambda done: metrics.stored.labels(done).inc(),
+        on_read=lambda found: metrics.tier_requests.labels("stored", found).inc(),
+    )
+
+    def on_wait(lane: Lane, seconds: float) -> None:
+        metrics.queue_wait_seconds.labels(lane.name.lower()).observe(seconds)
+        note(lane=lane.name.lower())
+
     admission = Admission(
         processors=settings.processors,
         memory=int(settings.memory * settings.memory_share),
@@ -197,9 +207,7 @@ async def open_service(
             Lane.JOBS: float("inf"),
         },
         kept_from_jobs=1 if role == "serve" else 0,
-        on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
-            seconds
-        ),
+        on_wait=on_wait,
     )
     engine = Engine(
         processors=settings.processors,
@@ -212,11 +220,15 @@ async def open_service(
             memory=int(settings.child_memory),
             # A document may take all its time: one processor is left for everything else.
             limit=max(1, settings.processors - 1),
+            on_start=metrics.child_starts.inc,
+            on_death=lambda cause: metrics.child_deaths.labels(cause).inc(),
         )
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
+    metrics.pending_bytes.set_function(lambda: stored_tier.pending)
+    metrics.count_memory_tier(memory_tier)
     renderer = Renderer(
         originals=Originals(sources, freshness=settings.freshness),
         memory_tier=memory_tier,
@@ -272,6 +284,7 @@ async def open_service(
             stop_jobs=stop_jobs,
         )
         await service.find_fault()
+        await stack.enter_async_context(measuring_lag(metrics.loop_lag_seconds.observe))
         yield service
 
 
