@@ -60,7 +60,6 @@ def serve(
 
         configure_logs(settings)
         check_database(settings)
-        print(f"pixelmill {__version__} on http://{settings.host}:{settings.port}", file=sys.stderr)
         run(settings)
 
 
@@ -81,7 +80,6 @@ def work(
 
         configure_logs(settings)
         check_database(settings)
-        print(f"pixelmill {__version__} works", file=sys.stderr)
         run(settings)
 
 

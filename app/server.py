@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from app import machine
+from app import __version__, machine
 from app.main import create_app
 from app.settings import Settings
 
@@ -73,4 +73,6 @@ def serve(settings: Settings) -> None:
         # Whoever speaks for a client is not believed without being asked to.
         proxy_headers=False,
     )
+    url = f"http://{settings.host}:{settings.port}"
+    log.info("serving", url=url, version=__version__)
     DrainingServer(config, delay=settings.drain_delay, on_drain=app.drain).run()

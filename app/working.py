@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from app import machine
+from app import __version__, machine
 from app.service import open_service
 from app.settings import Settings
 
@@ -43,5 +43,5 @@ async def _work(settings: Settings) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, drain, sig)
     async with open_service(settings, role="work"):
-        log.info("working")
+        log.info("working", version=__version__)
         await stop.wait()

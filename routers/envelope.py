@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 _GIVEN_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PROCESS: Final = secrets.token_hex(6).encode()
 _RESULT_ROUTES: Final = ("/thumb", "/thumb/{id}", "/transform")
+_UPLOAD_ROUTES: Final = ("/images", "/images/{id}", "/transform")
 _NUMBERS: Final = itertools.count(1)
 _LONGEST_PATH: Final = 500
 """Characters of a path in the log. What is longer is no path of anybody's picture."""
@@ -112,8 +113,8 @@ class Envelope:
             if not complete:
                 raise  # the answer has begun: cutting the connection is all that can be said
         finally:
-            trace.facts |= {"bytes_in": received, "bytes_out": sent}
-            self._record(scope, status, trace, sent=sent, seconds=perf_counter() - began)
+            trace.bytes_in, trace.bytes_out = received, sent
+            self._record(scope, status, trace, perf_counter() - began)
 
     def _complete(
         self, headers: list[tuple[bytes, bytes]], scope: Scope, began: float
@@ -131,9 +132,7 @@ class Envelope:
             complete.append((b"connection", b"close"))
         return complete
 
-    def _record(
-        self, scope: Scope, status: int, trace: Trace, *, sent: int, seconds: float
-    ) -> None:
+    def _record(self, scope: Scope, status: int, trace: Trace, seconds: float) -> None:
         route = route_of(scope)
         status = CLIENT_CLOSED if scope.get("client_left") or not status else status
         if self.metrics is not None:
@@ -141,7 +140,9 @@ class Envelope:
             self.metrics.requests.labels(method, route, str(status)).inc()
             self.metrics.request_seconds.labels(method, route).observe(seconds)
             if route in _RESULT_ROUTES and status < 300 and scope["method"] != "HEAD":
-                self.metrics.sent_bytes.inc(sent)
+                self.metrics.sent_bytes.inc(trace.bytes_out)
+            if route in _UPLOAD_ROUTES and trace.bytes_in:
+                self.metrics.received_bytes.labels("upload").inc(trace.bytes_in)
         waited = trace.stages.get("queue")
         log.info(
             "request",
@@ -151,5 +152,7 @@ class Envelope:
             status=status,
             ms=round(seconds * 1000, 1),
             **({} if waited is None else {"queue_ms": round(waited * 1000, 1)}),
+            bytes_in=trace.bytes_in,
+            bytes_out=trace.bytes_out,
             **trace.facts,
         )

@@ -151,14 +151,14 @@ class HitPath:
         self._sent += sent
         trace: Trace | None = scope.get("trace")
         if trace is not None:
+            trace.route, trace.bytes_out = route, sent
             trace.facts |= {
-                "route": route,
                 "tier": "memory",
                 "format": found.format.name,
-                "bytes_out": sent,
                 "request_id": request_id.decode(),
             }
         if self._logging:
+            trace = trace or trace_of(scope)
             log.debug(
                 "request",
                 method=scope["method"],
@@ -169,5 +169,5 @@ class HitPath:
                 tier="memory",
                 format=found.format.name,
                 request_id=request_id.decode(),
-                trace_id=(trace or trace_of(scope)).trace_id,
+                **({} if trace.trace_id is None else {"trace_id": trace.trace_id}),
             )

@@ -45,6 +45,5 @@ class Spans:
         try:
             await self._app(scope, receive, send_noting)
         finally:
-            route = str(trace.facts.pop("route", None) or route_of(scope))
-            facts = {"request_id": scope.get("request_id", ""), **trace.facts}
-            span.end(method=method, route=route, status=status, facts=facts)
+            trace.facts.setdefault("request_id", scope.get("request_id", ""))
+            span.end(trace, method=method, route=trace.route or route_of(scope), status=status)

@@ -244,6 +244,15 @@ class Metrics:
         self.memory_tier_bytes = Gauge(
             "pixelmill_memory_tier_bytes", "Bytes of results in memory.", registry=registry
         )
+        # What is watched for its first increase must be there before it.
+        for counter, labels in (
+            (self.stored, ("stored", "failed", "dropped")),
+            (self.attempts, ("succeeded", "failed", "retried")),
+            (self.webhook_deliveries, ("delivered", "retried", "failed")),
+            (self.child_deaths, ("timeout", "crash", "fork", "start")),
+        ):
+            for label in labels:
+                counter.labels(label)
         registry.register(_LibvipsCollector())
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)

@@ -26,7 +26,7 @@ _RULES: Final = (
         rf"\1{REDACTED}",
     ),
     (re.compile(rf"(://[^/?#@{_END}]*:)[^/?#@{_END}]*@"), rf"\1{REDACTED}@"),
-    (re.compile(r"(bearer\s+)[\w.~+/=:@-]+", re.IGNORECASE), rf"\1{REDACTED}"),
+    (re.compile(r"(bearer\s+)[\w.~+/=:@-]{8,}", re.IGNORECASE), rf"\1{REDACTED}"),
 )
 _SIGNS: Final = ("=", "://", "earer ", "EARER ")
 """Every rule needs one of them, and most lines have none."""

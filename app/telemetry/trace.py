@@ -40,6 +40,12 @@ class Trace:
     trace_id: str | None = None
     """That of the client's `traceparent`, or of the span. 32 hexadecimal digits."""
     span: Span | None = None
+    route: str | None = None
+    """The template of the route, where no router has found it."""
+    bytes_in: int = 0
+    """Of the request's body."""
+    bytes_out: int = 0
+    """Of the answer's."""
     facts: dict[str, Fact] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from app import __version__
-from app.telemetry.trace import Fact, Trace
 from app.telemetry.trace import Span as SpanOfTrace
+from app.telemetry.trace import Trace
 from app.telemetry.traceparent import TraceParent
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ _SPOKEN: Final = "http/protobuf"
 _NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _FLUSH_SECONDS: Final = 5.0
 """How long a process that ends waits for its last spans to be taken."""
-_NAMES: Final = {"bytes_in": "http.request.body.size", "bytes_out": "http.response.body.size"}
-"""Facts that OpenTelemetry has names of its own for. All others are `pixelmill.NAME`."""
 
 
 class RequestSpan:
@@ -60,16 +58,21 @@ class RequestSpan:
             attributes = {"pixelmill.link": "render"}
             self.span.add_link(other.span.get_span_context(), attributes)
 
-    def end(self, *, method: str, route: str, status: int, facts: Mapping[str, Fact]) -> None:
-        """End it, as what it turned out to be."""
+    def end(self, trace: Trace, *, method: str, route: str, status: int) -> None:
+        """End it, as what it turned out to be. Names are those of the semantic conventions."""
         from opentelemetry.trace import StatusCode  # noqa: PLC0415 - an extra brings it
 
         self.span.update_name(f"{method} {route}")
-        self.span.set_attribute("http.route", route)
+        self.span.set_attributes(
+            {
+                "http.route": route,
+                "http.request.body.size": trace.bytes_in,
+                "http.response.body.size": trace.bytes_out,
+                **{f"pixelmill.{name}": value for name, value in trace.facts.items()},
+            }
+        )
         if status:
             self.span.set_attribute("http.response.status_code", status)
-        for name, value in facts.items():
-            self.span.set_attribute(_NAMES.get(name, f"pixelmill.{name}"), value)
         if status >= 500:
             self.span.set_attribute("error.type", str(status))
             self.span.set_status(StatusCode.ERROR)
