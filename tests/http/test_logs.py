@@ -52,7 +52,7 @@ class Process:
             )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 45
         while True:
             try:
                 httpx.get(f"{self.url}/livez", trust_env=False)
@@ -158,3 +158,43 @@ def test_every_line_is_an_event_and_none_tells_a_secret(process, origin):
     (kept,) = (e for e in requests if e["status"] == 201)
     assert kept["bytes_in"] == len(draw.jpeg())
     assert len([e for e in requests if e["route"] == "/thumb"]) == 5
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_libraries_log_comes_in_the_same_form_and_without_secrets(form):
+    code = f"""
+import logging, warnings
+import structlog
+from app.settings import Settings
+from app.telemetry import configure_logs
+
+configure_logs(Settings(_env_file=None, log_format="{form}", api_tokens=("{TOKEN}@events",)))
+logging.getLogger("botocore").warning("retrying %s", "https://b.example/a?{PRESIGNED}")
+logging.getLogger("botocore").info("nobody asked for this")
+logging.getLogger("pyvips").warning("VIPS: the profile is broken")
+warnings.warn("old use of {TOKEN}")
+structlog.contextvars.bind_contextvars(request_id="r-1")
+try:
+    raise ValueError("https://me:{HUSH}@b.example/a?X-Amz-Signature={HUSH}")
+except ValueError:
+    logging.getLogger("asyncio").exception("it failed")
+    structlog.get_logger().exception("defect")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "AWS_SECRET_ACCESS_KEY": "unused-here"},
+    )
+    assert HUSH not in run.stderr
+    assert "nobody asked" not in run.stderr
+    for told in ("retrying https://b.example/a?", "VIPS: the profile is broken", "ValueError"):
+        assert told in run.stderr
+    if form == "json":
+        events = [json.loads(line) for line in run.stderr.splitlines()]
+        named = [event.get("logger") for event in events]
+        assert named == ["botocore", "pyvips", "py.warnings", "asyncio", None]
+        assert [event["level"] for event in events[3:]] == ["error", "error"]
+        assert all(event["request_id"] == "r-1" and event["exception"] for event in events[3:])
