@@ -28,6 +28,8 @@ _PROCESS: Final = secrets.token_hex(6).encode()
 _RESULT_ROUTES: Final = ("/thumb", "/thumb/{id}", "/transform")
 _UPLOAD_ROUTES: Final = ("/images", "/images/{id}", "/transform")
 _NUMBERS: Final = itertools.count(1)
+UNMATCHED: Final = "unmatched"
+"""The route of what no route takes."""
 _LONGEST_PATH: Final = 500
 """Characters of a path in the log. What is longer is no path of anybody's picture."""
 
@@ -49,7 +51,7 @@ def request_id(given: bytes | None) -> bytes:
 
 def route_of(scope: Scope) -> str:
     """The template of the route that has answered, which is one of few whatever is asked for."""
-    return str(getattr(scope.get("route"), "path", "unmatched")).replace(":path", "")
+    return str(getattr(scope.get("route"), "path", UNMATCHED)).replace(":path", "")
 
 
 def trace_of(scope: Scope) -> Trace:

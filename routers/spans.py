@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.telemetry.metrics import bounded_method
 from app.telemetry.traceparent import parent_of
 from app.telemetry.tracing import RequestTracer
-from routers.envelope import route_of
+from routers.envelope import UNMATCHED, route_of
 
 
 class Spans:
@@ -46,4 +46,6 @@ class Spans:
             await self._app(scope, receive, send_noting)
         finally:
             trace.facts.setdefault("request_id", scope.get("request_id", ""))
-            span.end(trace, method=method, route=trace.route or route_of(scope), status=status)
+            route = trace.route or route_of(scope)
+            known = None if route == UNMATCHED else route
+            span.end(trace, method=method, route=known, status=status)

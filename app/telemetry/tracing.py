@@ -58,14 +58,17 @@ class RequestSpan:
             attributes = {"pixelmill.link": "render"}
             self.span.add_link(other.span.get_span_context(), attributes)
 
-    def end(self, trace: Trace, *, method: str, route: str, status: int) -> None:
-        """End it, as what it turned out to be. Names are those of the semantic conventions."""
+    def end(self, trace: Trace, *, method: str, route: str | None, status: int) -> None:
+        """End it, as what it turned out to be. Names are those of the semantic conventions.
+
+        `route` is None where none took the request.
+        """
         from opentelemetry.trace import StatusCode  # noqa: PLC0415 - an extra brings it
 
-        self.span.update_name(f"{method} {route}")
+        self.span.update_name(method if route is None else f"{method} {route}")
         self.span.set_attributes(
             {
-                "http.route": route,
+                **({} if route is None else {"http.route": route}),
                 "http.request.body.size": trace.bytes_in,
                 "http.response.body.size": trace.bytes_out,
                 **{f"pixelmill.{name}": value for name, value in trace.facts.items()},
