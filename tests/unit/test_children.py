@@ -327,10 +327,10 @@ async def test_everything_dies_with_the_service():
     assert await gone(int(done.stdout))
 
 
-async def test_a_process_that_does_not_start_is_no_fault_of_the_document(monkeypatch):
+async def test_a_process_that_does_not_start_is_no_fault_of_the_document(monkeypatch, children):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     told = []
-    children = Children(seconds=LONG, memory=512 << 20, limit=1, on_death=told.append)
+    monkeypatch.setattr(children, "_on_death", told.append)
     with pytest.raises(Overloaded, match="does not start"):
         await draw(children)
     assert told == ["start"]
