@@ -183,12 +183,15 @@ LABELS = {
     "code": {code for _, code in re.findall(r"\| (\d+) \| `(\w+)` \|", problem_codes())},
     "lane": {lane.name.lower() for lane in Lane},
     "method": {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "other"},
+    "origin": {"here", "elsewhere"},
     "original": {*OUTPUTS, *foreign.NAMES},
+    "reason": {"queue", "memory", "deadline", "documents"},
     "result": {*OUTPUTS},
     "source": {"id", "url", "upload"},
     "stage": {"fetch", "look", "queue", "draw", "decode", "encode"},
     "state": {*State},
-    "tier": {"memory", "stored", "render"},
+    "subject": {"id", "url", "prefix", "preset"},
+    "tier": {"memory", "stored", "render", "stale"},
 }
 """Every label that is not a route, a status, an outcome, or of the build, and what it may be."""
 
