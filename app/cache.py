@@ -44,6 +44,9 @@ class MemoryTier:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
+        self.hits = 0
+        """How often a result was asked for that is here."""
+        self.misses = 0
         self._results: OrderedDict[str, Rendered] = OrderedDict()
         self._keys_of: dict[Ref, set[str]] = {}
         self._presets: dict[str, set[str]] = {}
@@ -58,11 +61,16 @@ class MemoryTier:
     def __len__(self) -> int:
         return len(self._results)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._results
+
     def get(self, key: str) -> Rendered | None:
         """The result of a key, which counts as used. None where it has expired."""
         found = self._results.get(key)
         if found is None or key in self._expired:
+            self.misses += 1
             return None
+        self.hits += 1
         self._results.move_to_end(key)
         return found
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,12 +48,25 @@ class Children:
 
     Each may take `seconds` of work, the caller's own time between measuring and drawing not
     counted, and `memory` bytes. `patience` is how many seconds a document waits for its turn.
+    `on_death` is told the cause where a process ends before its work: `timeout` and `crash` of a
+    document's, `fork` of the one that forks for them, and `start` where that does not come up.
     """
 
-    def __init__(self, *, seconds: float, memory: int, limit: int, patience: float = 5.0) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: float,
+        memory: int,
+        limit: int,
+        patience: float = 5.0,
+        on_start: Callable[[], None] = lambda: None,
+        on_death: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._seconds = seconds
         self._memory = memory
         self._patience = patience
+        self._on_start = on_start
+        self._on_death = on_death
         self._places = asyncio.Semaphore(limit)
         self._starting = asyncio.Lock()
         self._zygote: _Zygote | None = None
@@ -96,7 +109,9 @@ class Children:
     async def _begin(self, name: str, data: bytes, page: int) -> Child:
         for attempt in (1, 2):
             zygote = await self._running()
-            child = Child(zygote, seconds=self._seconds, memory=self._memory)
+            child = Child(
+                zygote, seconds=self._seconds, memory=self._memory, on_death=self._on_death
+            )
             try:
                 await child.begin(name, data, page)
             except BaseException as error:
@@ -115,9 +130,15 @@ class Children:
             if self._zygote is not None and self._zygote.alive:
                 return self._zygote
             if self._zygote is not None:
+                self._on_death("fork")
                 await self._zygote.close()
                 self._zygote = None
-            self._zygote = await _Zygote.start(self._memory)
+            try:
+                self._zygote = await _Zygote.start(self._memory)
+            except Overloaded:
+                self._on_death("start")
+                raise
+            self._on_start()
             return self._zygote
 
 
@@ -126,8 +147,11 @@ class Child:
 
     leaf: Leaf
 
-    def __init__(self, zygote: _Zygote, *, seconds: float, memory: int) -> None:
+    def __init__(
+        self, zygote: _Zygote, *, seconds: float, memory: int, on_death: Callable[[str], None]
+    ) -> None:
         self._zygote = zygote
+        self._on_death = on_death
         self._seconds = self._left = seconds
         self._memory = memory
         self._socket, self._theirs = socket.socketpair()
@@ -178,6 +202,7 @@ class Child:
             async with asyncio.timeout(self._left):
                 return await work
         except TimeoutError:
+            self._on_death("timeout")
             raise BrokenImage(
                 f"The original could not be decoded within {self._seconds:g} s"
             ) from None
@@ -187,6 +212,7 @@ class Child:
             self._left -= time.monotonic() - began
 
     def _crashed(self) -> BrokenImage:
+        self._on_death("crash")
         return BrokenImage(
             "The original could not be decoded: its decoder crashed or needed more than "
             f"{self._memory >> 20} MB"

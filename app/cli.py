@@ -61,7 +61,6 @@ def serve(
 
         configure_logs(settings)
         check_database(settings)
-        print(f"pixelmill {__version__} on http://{settings.host}:{settings.port}", file=sys.stderr)
         run(settings)
 
 
@@ -82,7 +81,6 @@ def work(
 
         configure_logs(settings)
         check_database(settings)
-        print(f"pixelmill {__version__} works", file=sys.stderr)
         run(settings)
 
 

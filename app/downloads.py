@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from time import perf_counter
 
 from app.errors import ServiceError
-from app.telemetry import Metrics
+from app.telemetry import Metrics, note
 from transforms.errors import TransformError
 
 
@@ -79,10 +80,21 @@ class Downloads:
 
     @contextmanager
     def counted(self, kind: str) -> Iterator[None]:
-        """Count how asking a kind of source ends."""
+        """Count how asking a kind of source ends, and how long that took."""
+        began = perf_counter()
+        outcome = "failed"
         try:
             yield
+            outcome = "complete"
         except (ServiceError, TransformError) as error:
             self._metrics.downloads.labels(kind, error.code).inc()
             raise
+        finally:
+            seconds = perf_counter() - began
+            self._metrics.fetch_seconds.labels(kind, outcome).observe(seconds)
         self._metrics.downloads.labels(kind, "complete").inc()
+
+    def count_bytes(self, kind: str, size: int) -> None:
+        """Count the bytes of an original that has arrived."""
+        self._metrics.received_bytes.labels(kind).inc(size)
+        note(original_bytes=size)

@@ -5,17 +5,20 @@ The only module of this floor that knows the routers.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.service import open_service
 from app.settings import Settings
 from app.sources.guard import Resolver, resolve
+from app.telemetry.tracing import open_tracer
 from routers import (
     batches,
     dead_letters,
@@ -37,6 +40,7 @@ from routers import (
 )
 from routers.envelope import Envelope
 from routers.hits import HitPath
+from routers.spans import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,11 @@ class Application:
     api: FastAPI
     envelope: Envelope
     hit_path: HitPath
+    entry: ASGIApp
+    """The outermost layer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.hit_path(scope, receive, send)
+        await self.entry(scope, receive, send)
 
     def drain(self) -> None:
         """Turn readiness, and have clients close their connections."""
@@ -62,8 +68,10 @@ class Application:
 def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Application:
     """Put one process's application together.
 
-    A request meets the layers in this order: the hit path, the envelope, FastAPI's routes.
+    A request meets the layers in this order: where spans are collected the one that begins them,
+    the hit path, the envelope, FastAPI's routes.
     """
+    tracer = open_tracer(os.environ)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,6 +83,8 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
                 yield
             finally:
                 hit_path.close()
+                if tracer is not None:
+                    await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="Pixelmill",
@@ -85,6 +95,14 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Their spans begin below the hit path, and tell the query and what is wrong with it.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     problems.install(app)
     for router in (
@@ -109,4 +127,9 @@ def create_app(settings: Settings, *, resolver: Resolver = resolve) -> Applicati
     envelope = Envelope(app)
     hit_path = HitPath(envelope)
     app.state.hit_path = hit_path
-    return Application(api=app, envelope=envelope, hit_path=hit_path)
+    return Application(
+        api=app,
+        envelope=envelope,
+        hit_path=hit_path,
+        entry=hit_path if tracer is None else Spans(hit_path, tracer),
+    )

@@ -45,7 +45,7 @@ from app.refusals import Refusals, check_seconds
 from app.results import StoredTier
 from app.sources.base import Identity, Ref
 from app.subjects import Coverage
-from app.telemetry import Metrics, Timings
+from app.telemetry import Metrics, Timings, note
 from transforms import pipeline
 from transforms.bitmap import AS_BITMAP, Bitmap
 from transforms.cost import estimate_all
@@ -364,6 +364,7 @@ class Renderer:
 
     def _counted(self, answer: Answer) -> Answer:
         self._metrics.results.labels(answer.tier).inc()
+        note(tier=answer.tier, format=answer.rendered.format.name)
         return answer
 
     async def _render(
@@ -516,8 +517,8 @@ class Renderer:
             yield child
 
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
-        timings.add("decode", result.decode_seconds)
-        timings.add("encode", result.encode_seconds)
+        timings.add_in_turn({"decode": result.decode_seconds, "encode": result.encode_seconds})
+        self._metrics.saved_bytes.inc(max(0, keyed.identity.size - len(result.data)))
         reduced = work.transform.effort < keyed.transform.effort
         pressed = f"effort {work.transform.effort} under pressure" if reduced else None
         if said := ", ".join(filter(None, (result.choice, pressed))):

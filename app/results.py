@@ -23,6 +23,7 @@ from app.errors import OriginalMissing, ServiceError
 from app.sources.base import Identity, Ref
 from app.stores.base import ObjectStore
 from app.subjects import Coverage
+from app.telemetry.trace import measured
 from transforms.errors import TransformError
 from transforms.formats import FORMATS, SNIFFED_BYTES, sniff
 
@@ -43,14 +44,26 @@ _LINKED: Final = 50_000
 class StoredTier:
     """Results in an object store. A store that fails only makes the service slower."""
 
-    def __init__(self, store: ObjectStore | None, *, on_write: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore | None,
+        *,
+        on_write: Callable[[str], None],
+        on_read: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._on_write = on_write
+        self._on_read = on_read
         self._pending = 0
         self._writers = asyncio.Semaphore(_WRITERS)
         self._tasks: dict[asyncio.Task[None], tuple[Ref, ...]] = {}
         self._written: OrderedDict[Ref, float] = OrderedDict()
         self._linked: OrderedDict[tuple[Ref, Ref], None] = OrderedDict()
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be written."""
+        return self._pending
 
     async def get(self, key: str, identity: Identity, fm: str) -> Rendered | None:
         """The stored result of a key, or None. Never raises, never waits long."""
@@ -61,7 +74,7 @@ class StoredTier:
             async with asyncio.timeout(_READ_TIMEOUT), self._store.read(path) as reading:
                 data = b"".join([chunk async for chunk in reading.chunks])
                 stored_at = reading.stat.modified
-            return Rendered(
+            rendered = Rendered(
                 key=key,
                 ref=identity.ref,
                 data=data,
@@ -70,11 +83,16 @@ class StoredTier:
                 stored_at=stored_at,
             )
         except OriginalMissing:
+            self._on_read("miss")
             return None
         except TransformError:
             log.warning("stored_result_broken", path=path)
         except (ServiceError, TimeoutError) as error:
             log.warning("stored_result_unreadable", path=path, error=str(error))
+        else:
+            self._on_read("hit")
+            return rendered
+        self._on_read("failed")
         return None
 
     async def has(self, key: str, ref: Ref, fm: str) -> bool:
@@ -136,7 +154,8 @@ class StoredTier:
         after: Callable[[], None] | None,
     ) -> None:
         try:
-            with suppress(ServiceError):  # it has been logged, and can be made again
+            # What fails has been logged, and can be made again.
+            with suppress(ServiceError), measured("keep"):
                 await self.put(rendered, fm, over=over)
         finally:
             self._pending -= len(rendered.data)

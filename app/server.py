@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from app import machine
+from app import __version__, machine
 from app.main import create_app
 from app.settings import Settings
 
@@ -64,16 +64,19 @@ def serve(settings: Settings) -> None:
     machine.tune_allocator()
     app = create_app(settings)
     config = uvicorn.Config(
-        app.hit_path,
+        app.entry,
         host=settings.host,
         port=settings.port,
         timeout_keep_alive=int(settings.keep_alive),
         timeout_graceful_shutdown=int(settings.drain_timeout),
         access_log=False,
         log_level="warning",
+        log_config=None,  # its loggers write as all others do
         server_header=False,
         lifespan="on",
         # Whoever speaks for a client is not believed without being asked to.
         proxy_headers=False,
     )
+    url = f"http://{settings.host}:{settings.port}"
+    log.info("serving", url=url, version=__version__)
     DrainingServer(config, delay=settings.drain_delay, on_drain=app.drain).run()

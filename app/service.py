@@ -40,7 +40,8 @@ from app.sources.origins import Origins
 from app.stores.base import ObjectStore
 from app.stores.files import FileStore
 from app.stores.opening import open_bucket, open_originals, open_store
-from app.telemetry import Metrics
+from app.telemetry import Metrics, note
+from app.telemetry.lag import measuring_lag
 
 log = structlog.get_logger(__name__)
 
@@ -160,29 +161,26 @@ async def open_service(
         timeout=settings.fetch_timeout,
     )
     memory_tier = MemoryTier(int(settings.memory_cache))
-    stored_tier = StoredTier(results, on_write=lambda done: metrics.stored.labels(done).inc())
-    admission = Admission(
-        processors=settings.processors,
-        memory=int(settings.memory * settings.memory_share),
-        budgets={
-            Lane.INTERACTIVE: settings.queue_interactive,
-            Lane.API: settings.queue_api,
-            Lane.JOBS: float("inf"),
-        },
-        waiting_bytes=settings.processors * _WAITING_BYTES,
-        kept_from_jobs=1 if role == "serve" else 0,
-        on_wait=lambda lane, seconds: metrics.queue_wait_seconds.labels(lane.name.lower()).observe(
-            seconds
-        ),
-        on_shed=lambda lane, reason: metrics.sheds.labels(lane.name.lower(), reason).inc(),
+    stored_tier = StoredTier(
+        results,
+        on_write=lambda done: metrics.stored.labels(done).inc(),
+        on_read=lambda found: metrics.tier_requests.labels("stored", found).inc(),
     )
+    admission = _open_admission(settings, metrics, role=role)
     engine = Engine(
         processors=settings.processors,
         on_busy=metrics.busy_seconds.inc,
         before_all=machine.yield_to_others if role == "serve" else None,
     )
-    children = _open_children(settings)
-    _open_gauges(metrics, settings, admission=admission, origins=origins, memory_tier=memory_tier)
+    children = _open_children(settings, metrics)
+    _open_gauges(
+        metrics,
+        settings,
+        admission=admission,
+        origins=origins,
+        memory_tier=memory_tier,
+        stored_tier=stored_tier,
+    )
     identities = Identities(results, kinds=_recalled(settings)) if results else None
     known = Originals(
         {stored.KIND: stored_source, web.KIND: web_source},
@@ -275,7 +273,30 @@ async def open_service(
             stop_jobs=stop_jobs,
         )
         await service.find_fault()
+        await stack.enter_async_context(measuring_lag(metrics.loop_lag_seconds.observe))
         yield service
+
+
+def _open_admission(
+    settings: Settings, metrics: Metrics, *, role: Literal["serve", "work"]
+) -> Admission:
+    def on_wait(lane: Lane, seconds: float) -> None:
+        metrics.queue_wait_seconds.labels(lane.name.lower()).observe(seconds)
+        note(lane=lane.name.lower())
+
+    return Admission(
+        processors=settings.processors,
+        memory=int(settings.memory * settings.memory_share),
+        budgets={
+            Lane.INTERACTIVE: settings.queue_interactive,
+            Lane.API: settings.queue_api,
+            Lane.JOBS: float("inf"),
+        },
+        waiting_bytes=settings.processors * _WAITING_BYTES,
+        kept_from_jobs=1 if role == "serve" else 0,
+        on_wait=on_wait,
+        on_shed=lambda lane, reason: metrics.sheds.labels(lane.name.lower(), reason).inc(),
+    )
 
 
 def _open_origins(settings: Settings) -> Origins:
@@ -286,7 +307,7 @@ def _open_origins(settings: Settings) -> Origins:
     )
 
 
-def _open_children(settings: Settings) -> Children | None:
+def _open_children(settings: Settings, metrics: Metrics) -> Children | None:
     if not settings.children:
         return None
     return Children(
@@ -294,6 +315,8 @@ def _open_children(settings: Settings) -> Children | None:
         memory=int(settings.child_memory),
         # A document may take all its time: one processor is left for everything else.
         limit=max(1, settings.processors - 1),
+        on_start=metrics.child_starts.inc,
+        on_death=lambda cause: metrics.child_deaths.labels(cause).inc(),
     )
 
 
@@ -304,6 +327,7 @@ def _open_gauges(
     admission: Admission,
     origins: Origins,
     memory_tier: MemoryTier,
+    stored_tier: StoredTier,
 ) -> None:
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
@@ -311,6 +335,8 @@ def _open_gauges(
     metrics.queue_seconds.set_function(lambda: admission.queued_seconds)
     metrics.origin_breakers_open.set_function(lambda: origins.left_alone)
     metrics.memory_tier_bytes.set_function(lambda: memory_tier.size)
+    metrics.pending_bytes.set_function(lambda: stored_tier.pending)
+    metrics.count_memory_tier(memory_tier)
 
 
 def _freshness(settings: Settings) -> Freshness:

@@ -333,6 +333,12 @@ class Settings(BaseSettings):
         "as the load balancer needs to notice.",
     )
     drain_timeout: Seconds = Field(25.0, description="Time for requests in flight after that.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port on which `pixelmill work` answers `/metrics`; 0: none.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: console on a terminal, else JSON."
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
+from prometheus_client import start_http_server
 
-from app import machine
+from app import __version__, machine
 from app.service import open_service
 from app.settings import Settings
+from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +45,22 @@ async def _work(settings: Settings) -> None:
 
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, drain, sig)
-    async with open_service(settings, role="work"):
-        log.info("working")
-        await stop.wait()
+    async with open_service(settings, role="work") as service:
+        with _showing_metrics(service.metrics, settings):
+            log.info("working", version=__version__)
+            await stop.wait()
+
+
+@contextmanager
+def _showing_metrics(metrics: Metrics, settings: Settings) -> Iterator[None]:
+    """Answer Prometheus, in a thread, until the block ends."""
+    if not settings.metrics_port:
+        yield
+        return
+    server, thread = start_http_server(settings.metrics_port, settings.host, metrics.registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,23 +1,28 @@
-"""Writes the README's generated tables: `make docs`. A test holds them against the code."""
+"""Writes the generated tables of the documents: `make docs`. A test holds them against the code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from app import errors
 from app.settings import PREFIX, Settings
+from app.telemetry import Metrics
 from routers.openapi import request_rows
 from routers.problems import HTTP_CODES, internal_problem
 from transforms.options import OPTIONS
 
 README: Final = Path(__file__).resolve().parents[1] / "README.md"
+OPERATIONS: Final = Path(__file__).with_name("operations.md")
 
 
 def parameters() -> str:
@@ -67,21 +72,56 @@ def _kinds(base: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError
         yield from _kinds(kind)
 
 
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """A metric under the name that it is exposed with."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+
+
+def metric_rows() -> list[MetricRow]:
+    """Every metric of the service's own, by name."""
+    rows = []
+    registry = Metrics().registry
+    collectors: list[Collector] = list(registry._collector_to_names)  # noqa: SLF001 - it tells no labels
+    for collector in collectors:
+        labelled = isinstance(collector, MetricWrapperBase)
+        labels = tuple(collector._labelnames) if labelled else ()  # noqa: SLF001
+        for family in collector.collect():
+            name = family.name + ("_total" if family.type == "counter" else "")
+            if name.startswith("pixelmill_"):
+                rows.append(MetricRow(name, family.type, labels, family.documentation))
+    return sorted(rows, key=lambda row: row.name)
+
+
+def metrics() -> str:
+    """The table of metrics."""
+    rows = ["| metric | type | labels | what it tells |", "|---|---|---|---|"]
+    for row in metric_rows():
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        rows.append(f"| `{row.name}` | {row.kind} | {labels} | {row.text} |")
+    return "\n".join(rows)
+
+
 TABLES: Final = {
     "parameters": parameters,
     "requests": requests,
     "settings": settings,
     "errors": problem_codes,
 }
+TABLES_OF_OPERATIONS: Final = {"metrics": metrics}
 
 
-def fill(text: str) -> str:
-    """The README's text with each table in its place."""
-    for name, table in TABLES.items():
+def fill(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
+    """A document's text with each table in its place."""
+    for name, table in tables.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md has no place for the table of {name}")
+            raise ValueError(f"there is no place for the table of {name}")
         filled = f"{begin}\n{table()}\n{end}"
         text = pattern.sub(lambda _, filled=filled: filled, text)
     return text
@@ -99,3 +139,4 @@ def _show(value: Any) -> str:
 
 if __name__ == "__main__":
     README.write_text(fill(README.read_text()))
+    OPERATIONS.write_text(fill(OPERATIONS.read_text(), TABLES_OF_OPERATIONS))

@@ -1,6 +1,7 @@
 """What every answer carries, and what is recorded of every request. Pure ASGI.
 
-The memory-hit path answers before this layer and writes the same headers itself.
+The hit path answers before this layer and writes the same headers itself. Its hits are counted, and
+logged at level `debug` alone: writing an event costs more than answering.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.telemetry import Metrics
+from app.telemetry.metrics import bounded_method
+from app.telemetry.trace import CURRENT, Trace
+from app.telemetry.traceparent import parent_of
 from routers.problems import CLIENT_CLOSED
 
 log = structlog.get_logger(__name__)
@@ -22,7 +26,12 @@ log = structlog.get_logger(__name__)
 _GIVEN_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PROCESS: Final = secrets.token_hex(6).encode()
 _RESULT_ROUTES: Final = ("/thumb", "/thumb/{id}", "/transform")
+_UPLOAD_ROUTES: Final = ("/images", "/images/{id}", "/transform")
 _NUMBERS: Final = itertools.count(1)
+UNMATCHED: Final = "unmatched"
+"""The route of what no route takes."""
+_LONGEST_PATH: Final = 500
+"""Characters of a path in the log. What is longer is no path of anybody's picture."""
 
 COMMON_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -38,6 +47,17 @@ def request_id(given: bytes | None) -> bytes:
     if given is not None and _GIVEN_ID.fullmatch(given):
         return given
     return b"%b-%x" % (_PROCESS, next(_NUMBERS))
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that has answered, which is one of few whatever is asked for."""
+    return str(getattr(scope.get("route"), "path", UNMATCHED)).replace(":path", "")
+
+
+def trace_of(scope: Scope) -> Trace:
+    """A trace for a request of which no spans are collected: it has its id from the client."""
+    parent = parent_of(scope["headers"])
+    return Trace(trace_id=None if parent is None else parent.trace_id)
 
 
 class Envelope:
@@ -56,11 +76,22 @@ class Envelope:
         began = perf_counter()
         given = next((v for n, v in scope["headers"] if n == b"x-request-id"), None)
         scope["request_id"] = request_id(given).decode()
+        trace = scope.get("trace") or trace_of(scope)
+        CURRENT.set(trace)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
+        if trace.trace_id is not None:
+            structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
         status = 0
         sent = 0
+        received = 0
         complete = False
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
 
         async def send_wrapped(message: Message) -> None:
             nonlocal status, sent, complete
@@ -77,14 +108,15 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_wrapped)
+            await self._app(scope, receive_counted, send_wrapped)
         except Exception:
-            self._record(scope, 500, sent, perf_counter() - began)
-            log.exception("defect", path=scope["path"])
+            status = 500
+            log.exception("defect", path=scope["path"][:_LONGEST_PATH])
             if not complete:
                 raise  # the answer has begun: cutting the connection is all that can be said
-        else:
-            self._record(scope, status, sent, perf_counter() - began)
+        finally:
+            trace.bytes_in, trace.bytes_out = received, sent
+            self._record(scope, status, trace, perf_counter() - began)
 
     def _complete(
         self, headers: list[tuple[bytes, bytes]], scope: Scope, began: float
@@ -102,19 +134,27 @@ class Envelope:
             complete.append((b"connection", b"close"))
         return complete
 
-    def _record(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched").replace(":path", "")
-        status = CLIENT_CLOSED if scope.get("client_left") else status
+    def _record(self, scope: Scope, status: int, trace: Trace, seconds: float) -> None:
+        route = route_of(scope)
+        status = CLIENT_CLOSED if scope.get("client_left") or not status else status
         if self.metrics is not None:
-            self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.request_seconds.labels(route).observe(seconds)
+            method = bounded_method(scope["method"])
+            self.metrics.requests.labels(method, route, str(status)).inc()
+            self.metrics.request_seconds.labels(method, route).observe(seconds)
             if route in _RESULT_ROUTES and status < 300 and scope["method"] != "HEAD":
-                self.metrics.sent_bytes.inc(sent)
+                self.metrics.sent_bytes.inc(trace.bytes_out)
+            if route in _UPLOAD_ROUTES and trace.bytes_in:
+                self.metrics.received_bytes.labels("upload").inc(trace.bytes_in)
+        waited = trace.stages.get("queue")
         log.info(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            route=route,
+            path=scope["path"][:_LONGEST_PATH],
             status=status,
-            bytes=sent,
-            milliseconds=round(seconds * 1000, 1),
+            ms=round(seconds * 1000, 1),
+            **({} if waited is None else {"queue_ms": round(waited * 1000, 1)}),
+            bytes_in=trace.bytes_in,
+            bytes_out=trace.bytes_out,
+            **trace.facts,
         )

@@ -9,18 +9,23 @@ purge ends it too.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.cache import MemoryTier
+from app.cache import MemoryTier, Rendered
 from app.telemetry import Metrics
+from app.telemetry.trace import Trace
 from routers.conditional import matches
-from routers.envelope import request_id
+from routers.envelope import request_id, trace_of
 from routers.negotiation import accepted
+
+log = structlog.get_logger(__name__)
 
 _LIMIT: Final = 20_000
 _ROUTES: Final = ("/thumb", "/thumb/{id}")
@@ -51,18 +56,20 @@ class HitPath:
         self._memory_tier: MemoryTier | None = None
         # Plain numbers, which the metrics fetch when they are asked for: a counter with its lock
         # is a tenth of what a hit costs.
-        self._answered: dict[tuple[str, int], int] = {}
+        self._answered: dict[tuple[str, str, int], int] = {}
         self._sent = 0
+        self._logging = False
 
     def open(self, memory_tier: MemoryTier, metrics: Metrics) -> None:
         """Begin to answer from a memory tier."""
         self._memory_tier = memory_tier
+        self._logging = log.is_enabled_for(logging.DEBUG)
 
         def count() -> None:
             answered, self._answered = self._answered, {}
             sent, self._sent = self._sent, 0
-            for (route, status), number in answered.items():
-                metrics.requests.labels(route, str(status)).inc(number)
+            for (method, route, status), number in answered.items():
+                metrics.requests.labels(method, route, str(status)).inc(number)
                 metrics.results.labels("memory").inc(number)
             metrics.sent_bytes.inc(sent)
 
@@ -78,7 +85,7 @@ class HitPath:
         path, query = scope["raw_path"], scope["query_string"]
         if len(path) + len(query) > _LONGEST:
             return
-        if self._memory_tier is None or self._memory_tier.get(shortcut.key) is None:
+        if self._memory_tier is None or shortcut.key not in self._memory_tier:
             return  # it would lead nowhere, and take memory
         accept = b", ".join(value for name, value in scope["headers"] if name == b"accept")
         self._shortcuts[path, query, accepted(accept)] = shortcut
@@ -107,7 +114,11 @@ class HitPath:
                 return
         shortcut = self._shortcuts.get((scope["raw_path"], scope["query_string"], accepted(accept)))
         found = None
-        if shortcut is not None and shortcut.until > time.monotonic():
+        if (
+            shortcut is not None
+            and shortcut.until > time.monotonic()
+            and shortcut.key in self._memory_tier  # whoever takes the long way is counted there
+        ):
             found = self._memory_tier.get(shortcut.key)
         if shortcut is None or found is None:
             if shortcut is not None:
@@ -120,14 +131,43 @@ class HitPath:
             status, headers, body = 304, shortcut.unmodified, b""
         elif scope["method"] == "HEAD":
             body = b""
+        given = request_id(given)
         await send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [*headers, (b"x-request-id", request_id(given))],
+                "headers": [*headers, (b"x-request-id", given)],
             }
         )
         await send({"type": "http.response.body", "body": body})
-        counted = (_ROUTES[scope["raw_path"] != b"/thumb"], status)
+        self._count(scope, status, found, len(body), given)
+
+    def _count(
+        self, scope: Scope, status: int, found: Rendered, sent: int, request_id: bytes
+    ) -> None:
+        route = _ROUTES[scope["raw_path"] != b"/thumb"]
+        counted = (scope["method"], route, status)
         self._answered[counted] = self._answered.get(counted, 0) + 1
-        self._sent += len(body)
+        self._sent += sent
+        trace: Trace | None = scope.get("trace")
+        if trace is not None:
+            trace.route, trace.bytes_out = route, sent
+            trace.facts |= {
+                "tier": "memory",
+                "format": found.format.name,
+                "request_id": request_id.decode(),
+            }
+        if self._logging:
+            trace = trace or trace_of(scope)
+            log.debug(
+                "request",
+                method=scope["method"],
+                route=route,
+                path=scope["path"],
+                status=status,
+                bytes_out=sent,
+                tier="memory",
+                format=found.format.name,
+                request_id=request_id.decode(),
+                **({} if trace.trace_id is None else {"trace_id": trace.trace_id}),
+            )

@@ -90,7 +90,7 @@ async def readyz(request: Request) -> Response:
     router, "/metrics", summary="Metrics in Prometheus' text format", response_class=Response
 )
 async def metrics(request: Request) -> Response:
-    """Counters, gauges and histograms; see the README for what they mean."""
+    """Counters, gauges and histograms; see docs/operations.md for what they mean."""
     return Response(
         service_of(request).metrics.render_text(),
         media_type="text/plain; version=0.0.4; charset=utf-8",

@@ -62,7 +62,7 @@ def _held() -> Held:
 def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of whoever runs it."""
     for name in list(os.environ):
-        if name.upper().startswith(("PIXELMILL_", "AWS_")):
+        if name.upper().startswith(("PIXELMILL_", "AWS_", "OTEL_")):
             monkeypatch.delenv(name)
 
 

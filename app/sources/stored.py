@@ -75,10 +75,13 @@ class StoredSource:
                 async with self._store.read(
                     identity.ref.name, version=identity.version, piece=_PIECE
                 ) as reading:
-                    return await receive(reading.chunks, cap=self._cap, limits=self._limits)
+                    body = await receive(reading.chunks, cap=self._cap, limits=self._limits)
             except SourceFailed:
                 # A body that was cut is not retried by the store's client: once more, from the
                 # start, within the same deadline.
                 if attempt == _TRIES:
                     raise
+            else:
+                self._downloads.count_bytes(KIND, len(body))
+                return body
         raise AssertionError("unreachable")

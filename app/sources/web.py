@@ -155,6 +155,7 @@ class WebSource:
             )
         async with self._downloads.room(size):
             body = await receive(answer.chunks, cap=self._cap, limits=self._limits)
+        self._downloads.count_bytes(KIND, len(body))
         validators = []
         etag, modified = (
             answer.raw_headers[name].decode("latin-1") if name in answer.raw_headers else None

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import __version__
+from app.admission import Lane
+from app.jobs.records import State
 from app.settings import Settings
 from app.telemetry import Metrics
+from docs.tables import problem_codes
 from tests.http import originals as draw
 from tests.serving import serving
-from transforms import libvips
-from transforms.options import OPTIONS
+from transforms import foreign, libvips
+from transforms.options import OPTIONS, OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for floor in ("app", "routers") for path in sorted((ROOT / floor).rglob("*.py"))]
@@ -109,15 +115,26 @@ def test_metrics_are_what_prometheus_reads_and_all_are_there(serve, folder, unti
         for family in families.values()
         for sample in family.samples
     }
-    route = ("route", "/thumb/{id}")
-    assert values["pixelmill_requests_total", route, ("status", "200")] == 2
-    assert values["pixelmill_requests_total", route, ("status", "404")] == 1
+    asked = ("method", "GET"), ("route", "/thumb/{id}")
+    assert values["pixelmill_requests_total", *asked, ("status", "200")] == 2
+    assert values["pixelmill_requests_total", *asked, ("status", "404")] == 1
     assert values["pixelmill_results_total", ("tier", "render")] == 1
     assert values["pixelmill_results_total", ("tier", "memory")] == 1
     assert values["pixelmill_renders_total", ("original", "jpeg"), ("result", "jpeg")] == 1
     assert values["pixelmill_downloads_total", ("outcome", "complete"), ("source", "id")] == 1
     size = len((folder.path / "cat.jpg").read_bytes())
     assert values[("pixelmill_rendered_original_bytes_total",)] == size
+    assert values["pixelmill_received_bytes_total", ("source", "id")] == size
+    fetched = "pixelmill_fetch_seconds_count", ("outcome", "complete"), ("source", "id")
+    assert values[fetched] == 1
+    saved = values[("pixelmill_saved_bytes_total",)]
+    assert saved == size - len(served.get("/thumb/cat.jpg?w=20").content) > 0
+    tiers = {
+        (dict(key[1:])["tier"], dict(key[1:])["outcome"]): value
+        for key, value in values.items()
+        if key[0] == "pixelmill_tier_requests_total"
+    }
+    assert tiers == {("memory", "hit"): 1, ("memory", "miss"): 1, ("stored", "miss"): 1}
     assert values[("pixelmill_memory_tier_bytes",)] > 0
 
 
@@ -158,6 +175,80 @@ def test_the_labels_of_metrics_are_bounded_whatever_is_asked_for(serve, folder):
     }
     assert "missing-1" not in text
     assert "host-1" not in text
+    assert set(re.findall(r'method="([^"]*)"', text)) <= {"GET", "POST", "other"}
+
+
+LABELS = {
+    "cause": {"timeout", "crash", "fork", "start"},
+    "code": {code for _, code in re.findall(r"\| (\d+) \| `(\w+)` \|", problem_codes())},
+    "lane": {lane.name.lower() for lane in Lane},
+    "method": {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "other"},
+    "origin": {"here", "elsewhere"},
+    "original": {*OUTPUTS, *foreign.NAMES},
+    "reason": {"queue", "memory", "deadline", "documents"},
+    "result": {*OUTPUTS},
+    "source": {"id", "url", "upload"},
+    "stage": {"fetch", "look", "queue", "draw", "decode", "encode"},
+    "state": {*State},
+    "subject": {"id", "url", "prefix", "preset"},
+    "tier": {"memory", "stored", "render", "stale"},
+}
+"""Every label that is not a route, a status, an outcome, or of the build, and what it may be."""
+
+
+def test_every_label_has_few_values_and_they_are_known(serve, folder, until):
+    served = serve()
+    folder.put("drawing.svg", draw.SVG)
+    for path in ("cat.jpg?w=20", "cat.jpg?w=20", "ring.png?fm=webp", "drawing.svg", "no.jpg"):
+        served.get(f"/thumb/{path}")
+    served.client.post("/transform?w=9", content=draw.jpeg())
+    served.client.post("/transform?w=9", content=draw.TEXT)
+    served.client.put("/images/new.jpg", content=draw.jpeg())
+    until(lambda: served.metric("pixelmill_requests_total") == 8)
+    uploaded = 2 * len(draw.jpeg()) + len(draw.TEXT)
+    assert served.metric("pixelmill_received_bytes_total", source="upload") == uploaded
+    assert served.metric("pixelmill_child_starts_total") == 1
+    served.get("/metrics")
+    samples = [
+        sample
+        for family in served.app.api.state.service.metrics.registry.collect()
+        if family.name.startswith("pixelmill_")
+        for sample in family.samples
+    ]
+    outcomes = {"hit", "miss", "complete", "stored", "failed", "dropped"}
+    outcomes |= {"succeeded", "delivered", "retried"} | LABELS["code"]
+    codes = {"status": r"[1-5]\d\d", "route": r"/[a-z_/.{}]*|unmatched", "le": r"[\d.]+|\+Inf"}
+    codes |= dict.fromkeys(("version", "libvips", "python"), r"[\d.]+")
+    for sample in samples:
+        for label, value in sample.labels.items():
+            if label in codes:
+                assert re.fullmatch(codes[label], value), sample
+            else:
+                assert value in {"outcome": outcomes, **LABELS}[label], sample
+
+
+def test_metrics_keep_the_conventions_of_prometheus_and_openmetrics(standing):
+    standing.get("/thumb/cat.jpg?w=20")
+    served = standing.app.api.state.service.metrics.registry
+    strict = parser.text_string_to_metric_families
+    families = list(strict(exposition.generate_latest(served).decode()))
+    for family in families:
+        if not family.name.startswith("pixelmill_"):
+            continue
+        # Counters end in _total where they are exposed, and nothing else does.
+        assert not family.name.endswith(("_total", "_count", "_sum", "_bucket"))
+        assert not re.search(r"_(ms|milliseconds|kb|mb)(_|$)", family.name)
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=standing.get("/metrics").text,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def test_the_schema_has_a_row_for_every_option(standing):
@@ -213,7 +304,7 @@ def attributes_read(paths):
 
 
 def test_every_metric_is_counted_somewhere():
-    elsewhere = attributes_read([path for path in SOURCES if path.name != "telemetry.py"])
+    elsewhere = attributes_read([path for path in SOURCES if path.parent.name != "telemetry"])
     public = {name for name in vars(Metrics()) if not name.startswith("_")}
     assert public - elsewhere - {"registry"} == set()
 

@@ -201,10 +201,18 @@ async def test_a_bomb_costs_its_own_request_only(name):
 
 
 async def test_an_overrun_is_the_documents_fault():
-    children = Children(seconds=0.5, memory=512 << 20, limit=1)
+    told = []
+    children = Children(
+        seconds=0.5,
+        memory=512 << 20,
+        limit=1,
+        on_start=lambda: told.append("begun"),
+        on_death=told.append,
+    )
     try:
         with pytest.raises(BrokenImage, match=r"could not be decoded within 0\.5 s"):
             await draw(children, ENDLESS)
+        assert told == ["begun", "timeout"]
     finally:
         await children.close()
 
@@ -321,8 +329,11 @@ async def test_everything_dies_with_the_service():
 
 async def test_a_process_that_does_not_start_is_no_fault_of_the_document(monkeypatch, children):
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    told = []
+    monkeypatch.setattr(children, "_on_death", told.append)
     with pytest.raises(Overloaded, match="does not start"):
         await draw(children)
+    assert told == ["start"]
     monkeypatch.undo()
     assert (await draw(children)).width == 50
 

@@ -1,19 +1,14 @@
-"""Metrics, logs and Server-Timing. One word for one thing: the names are those of the docs.
+"""Every metric of the service. One word for one thing: the names are those of the docs.
 
-Labels are bounded: route templates, lanes, formats and outcomes, never ids or hosts.
+Labels are bounded: methods, route templates, lanes, formats and outcomes, never ids or hosts.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
+import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from time import perf_counter
-from typing import Final, TextIO, cast
+from typing import Final, Protocol
 
-import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -27,12 +22,19 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from app.settings import Settings
+from app import __version__
 from transforms import libvips
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the size of the page and nobody asks for them
 
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAGS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_METHODS: Final = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
+
+
+def bounded_method(method: str) -> str:
+    """A method as a label: clients may send any word."""
+    return method if method in _METHODS else "other"
 
 
 class _LibvipsCollector(Collector):
@@ -61,6 +63,13 @@ class _BeforeCollecting(Collector):
         return iter(())
 
 
+class Asked(Protocol):
+    """What counts how often it had what it was asked for, and how often not."""
+
+    hits: int
+    misses: int
+
+
 class Metrics:
     """Every metric of the service, in a registry of its own."""
 
@@ -70,13 +79,22 @@ class Metrics:
         before = _BeforeCollecting()
         registry.register(before)  # first, so that it is collected first
         self.before_collecting = before.actions
+        Gauge(
+            "pixelmill_build_info",
+            "What runs here; always 1.",
+            ["version", "libvips", "python"],
+            registry=registry,
+        ).labels(__version__, "{}.{}.{}".format(*libvips.VERSION), platform.python_version()).set(1)
         self.requests = Counter(
-            "pixelmill_requests_total", "Requests answered.", ["route", "status"], registry=registry
+            "pixelmill_requests_total",
+            "Requests answered; 499 are those whose client left.",
+            ["method", "route", "status"],
+            registry=registry,
         )
         self.request_seconds = Histogram(
             "pixelmill_request_seconds",
-            "Time from a request to its answer, memory hits left out.",
-            ["route"],
+            "Time from a request to the end of its answer, hits of the hit path left out.",
+            ["method", "route"],
             registry=registry,
             buckets=_BUCKETS,
         )
@@ -84,6 +102,13 @@ class Metrics:
             "pixelmill_results_total",
             "Results answered, by where they came from.",
             ["tier"],
+            registry=registry,
+        )
+        self.tier_requests = Counter(
+            "pixelmill_tier_requests_total",
+            "Times that a tier was asked for what it may have kept, by outcome: hit or miss, or "
+            "failed where it could not tell.",
+            ["tier", "outcome"],
             registry=registry,
         )
         self.renders = Counter(
@@ -100,7 +125,8 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "pixelmill_stage_seconds",
-            "Time by stage of a render.",
+            "Time by stage of a render; decode goes with the transform, which libvips does as it "
+            "decodes.",
             ["stage"],
             registry=registry,
             buckets=_BUCKETS,
@@ -182,9 +208,27 @@ class Metrics:
             "Origins of URLs that are left alone for now, as they have failed.",
             registry=registry,
         )
+        self.fetch_seconds = Histogram(
+            "pixelmill_fetch_seconds",
+            "Time that an original took to arrive, by kind of source: complete or failed.",
+            ["source", "outcome"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self.received_bytes = Counter(
+            "pixelmill_received_bytes_total",
+            "Bytes of originals received, by kind of source.",
+            ["source"],
+            registry=registry,
+        )
         self.rendered_bytes = Counter(
             "pixelmill_rendered_original_bytes_total",
             "Bytes of the originals that were rendered.",
+            registry=registry,
+        )
+        self.saved_bytes = Counter(
+            "pixelmill_saved_bytes_total",
+            "Bytes by which results came to less than the originals that they were rendered of.",
             registry=registry,
         )
         self.sent_bytes = Counter(
@@ -202,105 +246,56 @@ class Metrics:
             ["subject", "origin"],
             registry=registry,
         )
+        self.pending_bytes = Gauge(
+            "pixelmill_results_pending_bytes",
+            "Bytes of results that wait to be written to the stored tier.",
+            registry=registry,
+        )
+        self.child_starts = Counter(
+            "pixelmill_child_starts_total",
+            "Starts of the process that forks for each foreign document.",
+            registry=registry,
+        )
+        self.child_deaths = Counter(
+            "pixelmill_child_deaths_total",
+            "Processes that ended before their work: of documents by timeout or crash; fork is the "
+            "one that forks for them, and start where it did not come up.",
+            ["cause"],
+            registry=registry,
+        )
+        self.loop_lag_seconds = Histogram(
+            "pixelmill_loop_lag_seconds",
+            "How much later than it should the event loop came to a timer.",
+            registry=registry,
+            buckets=_LAGS,
+        )
         self.memory_tier_bytes = Gauge(
             "pixelmill_memory_tier_bytes", "Bytes of results in memory.", registry=registry
         )
+        # What is watched for its first increase must be there before it.
+        for counter, labels in (
+            (self.stored, ("stored", "failed", "dropped")),
+            (self.attempts, ("succeeded", "failed", "retried")),
+            (self.webhook_deliveries, ("delivered", "retried", "failed")),
+            (self.child_deaths, ("timeout", "crash", "fork", "start")),
+        ):
+            for label in labels:
+                counter.labels(label)
         registry.register(_LibvipsCollector())
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
 
+    def count_memory_tier(self, tier: Asked) -> None:
+        """Have a tier that counts for itself counted: a lock is a tenth of what a hit costs."""
+        told = {"hit": 0, "miss": 0}
+
+        def count() -> None:
+            for outcome, now in (("hit", tier.hits), ("miss", tier.misses)):
+                self.tier_requests.labels("memory", outcome).inc(now - told[outcome])
+                told[outcome] = now
+
+        self.before_collecting.append(count)
+
     def render_text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class Timings:
-    """How long the stages of one request took, in seconds, and what is to be said of them."""
-
-    __slots__ = ("_descriptions", "_stages")
-
-    def __init__(self) -> None:
-        self._stages: dict[str, float] = {}
-        self._descriptions: dict[str, str] = {}
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Record a stage."""
-        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
-
-    def describe(self, stage: str, text: str) -> None:
-        """Say something of a stage that is recorded, in ASCII without quotes."""
-        self._descriptions[stage] = text
-
-    def take(self, other: Timings) -> None:
-        """Add the stages of another, with what is said of them."""
-        for stage, seconds in other.items():
-            self.add(stage, seconds)
-        self._descriptions |= other._descriptions
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Record how long the block takes."""
-        began = perf_counter()
-        try:
-            yield
-        finally:
-            self.add(stage, perf_counter() - began)
-
-    def items(self) -> list[tuple[str, float]]:
-        """Stages in the order in which they were first recorded."""
-        return list(self._stages.items())
-
-    def header(self) -> str:
-        """The value of a Server-Timing header, in milliseconds."""
-        parts = []
-        for stage, seconds in self.items():
-            text = self._descriptions.get(stage)
-            said = f';desc="{text}"' if text else ""
-            parts.append(f"{stage};dur={seconds * 1000:.1f}{said}")
-        return ", ".join(parts)
-
-
-_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
-_CONSOLE: Final = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-
-
-class _Unfailing(io.TextIOBase):
-    """A stream whose reader may go away: what it was to read is lost, and nothing else."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-
-def configure_logs(settings: Settings) -> None:
-    """Write structured logs to standard error: JSON, or lines for people on a terminal."""
-    as_json = settings.log_format == "json" or (
-        settings.log_format == "auto" and not sys.stderr.isatty()
-    )
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            # Without local variables: tokens and pictures are among them.
-            *([_TRACEBACKS, structlog.processors.JSONRenderer()] if as_json else [_CONSOLE]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(
-        level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
-    )
