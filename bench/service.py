@@ -189,7 +189,12 @@ def pixelmill(originals: Path, folder: Path, **settings: Any) -> Server:
 
     `settings` are those of the service in small letters.
     """
-    values = {"originals": f"file:{originals}", "results": "off", "freshness": "1d"} | settings
+    values = {
+        "originals": f"file:{originals}",
+        "results": "off",
+        "freshness": "1d",
+        "drain_delay": 0,
+    } | settings
     return Server(
         ["-m", "app.cli", "serve"],
         folder=folder,

@@ -5,6 +5,7 @@ The memory-hit path answers before this layer and writes the same headers itself
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -14,8 +15,9 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import Leaving, problem_of
 from app.telemetry import Metrics
-from routers.problems import CLIENT_CLOSED
+from routers.problems import CLIENT_CLOSED, problem_response
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +80,13 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_wrapped)
+        except asyncio.CancelledError:
+            if status or not self.closing:
+                self._record(scope, status or 500, sent, perf_counter() - began)
+                raise
+            # The drain is over: another replica has the time that this one has not.
+            await _refuse(scope, receive, send_wrapped)
+            self._record(scope, status, sent, perf_counter() - began)
         except Exception:
             self._record(scope, 500, sent, perf_counter() - began)
             log.exception("defect", path=scope["path"])
@@ -118,3 +127,9 @@ class Envelope:
             bytes=sent,
             milliseconds=round(seconds * 1000, 1),
         )
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    problem = problem_of(Leaving("The service is stopping: ask again", retry_after=1))
+    assert problem is not None  # noqa: S101 - it is one of ours
+    await problem_response(problem, request_id=scope["request_id"])(scope, receive, send)
