@@ -32,7 +32,7 @@ _END: Final = 40.0
 _JOINING: Final = 10.0
 _EACH: Final = re.compile(r"^  server-template .*$", re.MULTILINE)
 _PUBLIC: Final = re.compile(r"^  bind :8080$", re.MULTILINE)
-_RETRIES: Final = re.compile(r"^  (?:retries|option redispatch|retry-on) .*\n", re.MULTILINE)
+_RETRIES: Final = re.compile(r"^(  retry-on) .*$", re.MULTILINE)
 
 BalancerKind = Literal["haproxy", "own"]
 
@@ -41,7 +41,7 @@ class Cluster:
     """Replicas behind a balancer, and workers beside them. `stack` ends what is started here.
 
     `settings` are those of the service in small letters, for replicas and workers alike, and
-    `environment` are variables of others. `retries` is whether the balancer sends a GET again.
+    `environment` are variables of others.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         replicas: int = 3,
         workers: int = 0,
-        retries: Literal["on", "off"] = "on",
     ) -> None:
         self._folder = folder
         self._stack = stack
@@ -75,7 +74,7 @@ class Cluster:
             self.replicas = list(pool.map(self._start_replica, range(replicas)))
         self.workers = [self._start_worker(number) for number in range(workers)]
         self.port = free_port()
-        self.balancer = self._start_balancer(balancer, retries)
+        self.balancer = self._start_balancer(balancer)
         stack.callback(self._end)  # before each is waited for
         self.wait_until_balanced()
 
@@ -94,6 +93,12 @@ class Cluster:
         status = self.replicas[number].wait(_END)
         if status:
             raise RuntimeError(f"a replica ended with {status}")
+
+    def use_haproxy_without_retries(self) -> None:
+        """Put another balancer in the place of this one: it sends on what it could not connect."""
+        self.balancer.stop()
+        self.balancer = self._start_haproxy(_RETRIES.sub(r"\1 conn-failure", _haproxy_text()))
+        self.wait_until_balanced()
 
     def wait_until_balanced(self) -> None:
         """Wait until the balancer sends requests to each replica that runs, and to no other."""
@@ -184,26 +189,29 @@ class Cluster:
             )
         )
 
-    def _start_balancer(self, kind: BalancerKind, retries: str) -> Child:
-        if kind == "own":
-            arguments = ["-m", "bench.balancer", "--port", str(self.port)]
-            arguments += map(str, self._ports)
-            child = Child(arguments, folder=self._folder, name="balancer")
-        else:
-            file = self._folder / "haproxy.cfg"
-            text = HAPROXY_FILE.read_text()
-            if retries == "off":
-                text = _RETRIES.sub("", text) + "  retries 0\n"
-            file.write_text(rendered(text, port=self.port, replicas=self._ports))
-            program = find_haproxy()
-            if program is None:
-                raise RuntimeError("there is no HAProxy here")
-            child = Child(
-                ["-db", "-f", str(file)], folder=self._folder, program=program, name="haproxy"
-            )
-        self._stack.enter_context(child)
-        wait_for_answer(child, self.port, "/balancer")
-        return child
+    def _start_balancer(self, kind: BalancerKind) -> Child:
+        if kind == "haproxy":
+            return self._start_haproxy(_haproxy_text())
+        arguments = ["-m", "bench.balancer", "--port", str(self.port), *map(str, self._ports)]
+        return self._enter(Child(arguments, folder=self._folder, name="balancer"))
+
+    def _start_haproxy(self, text: str) -> Child:
+        program = find_haproxy()
+        if program is None:
+            raise RuntimeError("there is no HAProxy here")
+        file = self._folder / "haproxy.cfg"
+        file.write_text(rendered(text, port=self.port, replicas=self._ports))
+        arguments = ["-db", "-f", str(file)]
+        return self._enter(Child(arguments, folder=self._folder, program=program, name="haproxy"))
+
+    def _enter(self, balancer: Child) -> Child:
+        self._stack.enter_context(balancer)
+        wait_for_answer(balancer, self.port, "/balancer")
+        return balancer
+
+
+def _haproxy_text() -> str:
+    return HAPROXY_FILE.read_text()
 
 
 def find_haproxy() -> str | None:

@@ -55,11 +55,20 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What tries at ending a replica came to: answers, failures, requests under way just then."""
+    """What became of requests while replicas ended: each end took from one moment to another."""
 
     answers: int
     failures: list[Answer]
-    under_way: int
+    ends: list[tuple[float, float]]
+
+    @property
+    def strangers(self) -> list[Answer]:
+        """Failures of requests that no replica had in hand while it ended."""
+        return [
+            each
+            for each in self.failures
+            if not any(each.at <= over and began <= each.until for began, over in self.ends)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +101,17 @@ def kill_under_load(cluster: Cluster, paths: Paths, *, tries: int, rate: float) 
 def _under_load(
     cluster: Cluster, paths: Paths, end: Callable[[int], None], *, tries: int, rate: float
 ) -> Loss:
-    under_way = 0
+    ends = []
     with Steady(cluster.port, rate=rate, paths=paths, clients=8) as load:
         for number in range(tries):
             load.wait_for(int(rate / 2))
             victim = number % len(cluster.replicas)
-            under_way += load.under_way
+            began = time.monotonic()
             end(victim)
+            ends.append((began, time.monotonic()))
             load.wait_for(int(rate / 2))
             cluster.restart(victim)
-    return Loss(len(load.answers), load.failures, under_way)
+    return Loss(len(load.answers), load.failures, ends)
 
 
 def ask_at_once(ports: list[int], path: str, count: int) -> list[int]:
@@ -215,22 +225,32 @@ def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, quick: bool) 
 
     drained = drain_under_load(cluster, paths, tries=tries, rate=rate)
     killed = kill_under_load(cluster, paths, tries=tries, rate=rate)
-    rows = [
-        {
-            "ended by": name,
-            "times": tries,
-            "answers": loss.answers,
-            "failures": len(loss.failures),
-            "under way then": loss.under_way,
-        }
-        for name, loss in (("SIGTERM", drained), ("SIGKILL", killed))
-    ]
-    report.add_table("a replica ends under load, and comes again", rows)
-    report.figures["faults"] = [str(each) for each in drained.failures + killed.failures][:20]
+    losses = {"SIGTERM": drained, "SIGKILL": killed}
     report.verdicts += [
         Verdict(what=f"failures at {tries} SIGTERM", value=len(drained.failures), at_most=0),
         Verdict(what=f"failures at {tries} SIGKILL", value=len(killed.failures), at_most=0),
     ]
+    if kind == "haproxy":
+        cluster.use_haproxy_without_retries()
+        losses["SIGKILL, and no retries"] = loss = kill_under_load(
+            cluster, paths, tries=tries, rate=rate
+        )
+        what = "failures of what it had not in hand"
+        report.verdicts.append(Verdict(what=what, value=len(loss.strangers), at_most=0))
+    report.add_table(
+        "a replica ends under load, and comes again",
+        [
+            {
+                "ended by": name,
+                "times": tries,
+                "answers": loss.answers,
+                "failures": len(loss.failures),
+                "not in hand": len(loss.strangers),
+            }
+            for name, loss in losses.items()
+        ],
+    )
+    report.figures["faults"] = [str(each) for each in drained.failures + killed.failures][:20]
 
     before = sum(total(each, "pixelmill_results_stored_total") for each in cluster.sums())
     equal = f"/thumb/{ids[0]}?w=333&h=222&fm=webp"

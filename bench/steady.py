@@ -31,6 +31,10 @@ class Answer:
     def failed(self) -> bool:
         return self.status != 200
 
+    @property
+    def until(self) -> float:
+        return self.at + self.seconds
+
 
 class Steady:
     """Asks `rate` times a second for what `paths` says, until the block ends."""
@@ -39,7 +43,6 @@ class Steady:
         self, port: int, *, rate: float, paths: Callable[[int], str], clients: int
     ) -> None:
         self.answers: list[Answer] = []
-        self.under_way = 0
         self._port = port
         self._rate = rate
         self._paths = paths
@@ -91,8 +94,6 @@ class Steady:
     def _ask(self, connection: HTTPConnection, path: str) -> None:
         at = time.monotonic()
         status, fault = 0, ""
-        with self._lock:
-            self.under_way += 1
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -103,5 +104,4 @@ class Steady:
             with suppress(OSError):
                 connection.close()
         with self._lock:
-            self.under_way -= 1
             self.answers.append(Answer(at, path, status, time.monotonic() - at, fault))

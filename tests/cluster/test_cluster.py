@@ -65,6 +65,14 @@ def test_no_request_is_lost_when_a_replica_dies(cluster, paths):
     assert loss.failures == []
 
 
+def test_bodies_go_through_whole_in_both_directions(cluster):
+    cluster.put("new.jpg", SLOW)
+    assert cluster.ask("/images/new.jpg") == (200, SLOW)
+    assert cluster.ask("/images/new.jpg", method="HEAD") == (200, b"")
+    assert cluster.ask("/images/new.jpg", method="DELETE") == (204, b"")
+    assert cluster.ask("/images/new.jpg")[0] == 404
+
+
 def test_equal_requests_that_miss_are_rendered_once(cluster):
     path = f"/thumb/{IDS[0]}?w=700&h=500&fm=webp"
     statuses: list[int] = []
