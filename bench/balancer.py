@@ -19,7 +19,6 @@ from typing import Final
 
 _FACTOR: Final = 1.5
 """How many times its share of the requests a replica may have under way."""
-_HEAD: Final = 65536
 _PIECE: Final = 65536
 _CONNECT: Final = 1.0
 _ANSWER: Final = 75.0
@@ -78,7 +77,7 @@ class Replica:
             writer.close()
         try:
             async with asyncio.timeout(_CONNECT):
-                return await asyncio.open_connection("127.0.0.1", self.port, limit=_HEAD)
+                return await asyncio.open_connection("127.0.0.1", self.port, limit=_PIECE)
         except (OSError, TimeoutError):
             self.healthy = False
             raise NoAnswer from None
@@ -105,7 +104,7 @@ class Balancer:
         self._replicas = [Replica(port) for port in ports]
 
     async def serve(self, port: int, *, every: float) -> None:
-        server = await asyncio.start_server(self._talk, "127.0.0.1", port, limit=_HEAD)
+        server = await asyncio.start_server(self._talk, "127.0.0.1", port, limit=_PIECE)
         async with server, asyncio.TaskGroup() as group:
             for replica in self._replicas:
                 group.create_task(_check(replica, every=every))
@@ -172,13 +171,12 @@ async def _ask(request: Head, client: Stream, stream: Stream) -> Head:
 async def _relay(
     request: Head, answer: Head, replica: Replica, stream: Stream, client: Stream
 ) -> bool:
-    writer = client[1]
     whole = False
     try:
-        writer.write(answer.passed_on())
+        client[1].write(answer.passed_on())
         bodiless = request.first[0] == b"HEAD" or answer.first[1] in (b"204", b"304")
-        whole = bodiless or await _copy_body(answer, stream[0], writer, until_end=True)
-        await writer.drain()
+        whole = bodiless or await _copy_body(answer, stream[0], client[1], until_end=True)
+        await client[1].drain()
     finally:
         if whole and not answer.closes:
             replica.keep(stream)

@@ -1,4 +1,4 @@
-"""What becomes of requests when replicas go: python -m bench.failover [--quick].
+"""What becomes of requests when replicas go: python -m bench.failover [--tries 10].
 
 Replicas, S3 and the balancer are processes on loopback. Each show is a function of a cluster, and
 tells what it has seen; the suite runs small ones.
@@ -26,6 +26,7 @@ from bench.service import workplace
 from bench.steady import Answer, Steady
 
 _IDS: Final = 24
+_RATE: Final = 20.0
 _WIDTHS: Final = range(20, 1020)
 _EQUAL: Final = 50
 _VARIANTS: Final = 200
@@ -111,7 +112,9 @@ def _under_load(
             ends.append((began, time.monotonic()))
             load.wait_for(int(rate / 2))
             cluster.restart(victim)
-    return Loss(len(load.answers), load.failures, ends)
+    loss = Loss(len(load.answers), load.failures, ends)
+    print(f"  {tries} ends: {len(loss.failures)} of {loss.answers} failed", file=sys.stderr)
+    return loss
 
 
 def ask_at_once(ports: list[int], path: str, count: int) -> list[int]:
@@ -213,9 +216,8 @@ def fill(cluster: Cluster, *, prefix: str, count: int) -> Ids:
     return ids
 
 
-def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, quick: bool) -> Report:
+def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, tries: int) -> Report:
     """All shows on one balancer."""
-    tries, rate = (2, 30.0) if quick else (10, 40.0)
     report = Report("failover", f"three replicas and S3 behind {kind}")
     settings, variables = open_stores(stack)
     settings |= {"log_level": "info", "workers": 1, "queue_interactive": 10}
@@ -223,8 +225,8 @@ def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, quick: bool) 
     ids = fill(cluster, prefix="shows/", count=_IDS)
     paths = Paths(ids)
 
-    drained = drain_under_load(cluster, paths, tries=tries, rate=rate)
-    killed = kill_under_load(cluster, paths, tries=tries, rate=rate)
+    drained = drain_under_load(cluster, paths, tries=tries, rate=_RATE)
+    killed = kill_under_load(cluster, paths, tries=tries, rate=_RATE)
     losses = {"SIGTERM": drained, "SIGKILL": killed}
     report.verdicts += [
         Verdict(what=f"failures at {tries} SIGTERM", value=len(drained.failures), at_most=0),
@@ -233,7 +235,7 @@ def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, quick: bool) 
     if kind == "haproxy":
         cluster.use_haproxy_without_retries()
         losses["SIGKILL, and no retries"] = loss = kill_under_load(
-            cluster, paths, tries=tries, rate=rate
+            cluster, paths, tries=tries, rate=_RATE
         )
         what = "failures of what it had not in hand"
         report.verdicts.append(Verdict(what=what, value=len(loss.strangers), at_most=0))
@@ -292,12 +294,12 @@ def _busy(counts: list[int]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.failover", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer tries: a look, not a figure")
+    parser.add_argument("--tries", type=int, default=10, help="how often replicas end, each way")
     parser.add_argument("--balancer", choices=["haproxy", "own"])
     options = parser.parse_args()
     kind = options.balancer or ("haproxy" if find_haproxy() else "own")
     with workplace() as (folder, stack):
-        report = measure(folder, stack, kind, quick=options.quick)
+        report = measure(folder, stack, kind, tries=options.tries)
     report.show()
     for fault in report.figures["faults"]:
         print(f"  {fault}")

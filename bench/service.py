@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 import psutil
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_START_TIMEOUT: Final = 60.0
+_START_TIMEOUT: Final = 120.0
 _STOP_TIMEOUT: Final = 10.0
 _PREFIX: Final = "PIXELMILL_"
 
