@@ -19,6 +19,8 @@ from bench.failover import (
 )
 from tests.http import originals as draw
 
+pytestmark = pytest.mark.timeout(180)  # four processes start, on two processors or on one
+
 IDS = [f"in/{number}.jpg" for number in range(12)]
 RATE = 20.0
 SLOW = draw.jpeg(draw.flat(draw.RED, 1600, 1200))

@@ -19,6 +19,7 @@ import pytest
 
 from tests.http import originals as draw
 
+pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,7 +58,7 @@ class Replica:
         self._requests = ThreadPoolExecutor(4)
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while True:
             with suppress(httpx.ConnectError):
                 if condition():
@@ -92,7 +93,7 @@ class Replica:
 
     def end(self) -> int:
         """The exit status, when the process has ended."""
-        return self._process.wait(20)
+        return self._process.wait(40)
 
     def log(self) -> str:
         self._log.flush()
