@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP_INSTALL := PKG_CONFIG_LIBDIR=/nonexistent $(BIN)/pip --disable-pip-version-check install --quiet --no-cache-dir
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint type fmt lock docs bench worker clean
+.PHONY: help setup run test lint type fmt lock docs bench cluster worker clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -64,6 +64,10 @@ lock: ## Resolve the dependencies anew
 
 bench: .venv/.dev ## Measure speed and memory: renders, kits, jobs, hits, overload
 	$(BIN)/python -m bench all
+
+SECONDS := 30
+cluster: .venv/.dev ## Run 3 replicas, 2 workers, S3, PostgreSQL and a balancer, end two of them, tell: SECONDS=30 KEEP=--keep
+	$(BIN)/python -m bench.cluster --seconds $(SECONDS) $(KEEP)
 
 worker: .venv/.runtime ## Make eight results of a photograph: make worker PHOTO=cat.jpg OUT=results
 	$(BIN)/python -m bench.worker $(PHOTO) $(OUT)

@@ -15,6 +15,7 @@
     ├── SignatureInvalid       403  missing, wrong or expired
     ├── Unauthorised           401  a bearer token is needed
     ├── Overloaded             503  the queue is longer than this class of request waits
+    ├── Leaving                503  this process ends before the answer is there
     ├── BodyTooLarge           413  more is sent than is read
     ├── UploadTimeout          408  the client did not send the body in time
     ├── RenderTimeout          504  the render took longer than it may
@@ -173,6 +174,12 @@ class Overloaded(ServiceError):
     """Waiting would take longer than this class of request waits."""
 
     status, code, title = 503, "overloaded", "Too busy"
+
+
+class Leaving(ServiceError):
+    """This process ends, and the request has had all the time that there was."""
+
+    status, code, title = 503, "leaving", "This replica is going away"
 
 
 class BodyTooLarge(ServiceError):

@@ -328,11 +328,15 @@ class Settings(BaseSettings):
         75.0, description="How long idle connections are kept: longer than the load balancer does."
     )
     drain_delay: Seconds = Field(
-        0.0,
-        description="Time between SIGTERM, when /readyz turns, and closing the listener. As long "
-        "as the load balancer needs to notice.",
+        5.0,
+        description="Time between SIGTERM, when /readyz turns, and closing the listener. Longer "
+        "than the load balancer needs to notice. SIGINT does not wait.",
     )
-    drain_timeout: Seconds = Field(25.0, description="Time for requests in flight after that.")
+    drain_timeout: Seconds = Field(
+        25.0,
+        description="Time for requests in flight after that, and from SIGTERM on for jobs in hand. "
+        "The process ends at the latest 5 s later.",
+    )
     metrics_port: int = Field(
         0,
         ge=0,

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 import psutil
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_START_TIMEOUT: Final = 30.0
+_START_TIMEOUT: Final = 120.0
 _STOP_TIMEOUT: Final = 10.0
 _PREFIX: Final = "PIXELMILL_"
 
@@ -37,12 +37,14 @@ class Child:
         folder: Path,
         environment: Mapping[str, str] | None = None,
         piped: bool = False,
+        program: str = sys.executable,
+        name: str | None = None,
     ) -> None:
-        self._log = folder / f"{arguments[1].replace('.', '-')}.log"
+        self._log = folder / f"{name or arguments[1].replace('.', '-')}.log"
         pipe = subprocess.PIPE if piped else subprocess.DEVNULL
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [program, *arguments],
                 cwd=folder,
                 env=_environment(environment or {}),
                 stdin=pipe,
@@ -67,6 +69,22 @@ class Child:
         """End it as a crash does."""
         self._process.kill()
         self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, and do not wait."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status, when it has ended. Raises TimeoutError."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"it has not ended in {seconds:g} s:\n{self.complaint}") from None
+
+    @property
+    def log(self) -> Path:
+        """The file of what it writes to standard error."""
+        return self._log
 
     @property
     def running(self) -> bool:
@@ -163,20 +181,17 @@ class Server(Child):
         folder: Path,
         ready: str,
         environment: Mapping[str, str] | None = None,
+        port: int | None = None,
+        name: str | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         super().__init__(
-            [*arguments, "--port", str(self.port)], folder=folder, environment=environment
+            [*arguments, "--port", str(self.port)],
+            folder=folder,
+            environment=environment,
+            name=name,
         )
-        deadline = time.monotonic() + _START_TIMEOUT
-        while True:
-            with suppress(urllib.error.URLError, ConnectionError):
-                self.get(ready)
-                return
-            if not self.running or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"a server did not start:\n{self.complaint}")
-            time.sleep(0.05)
+        wait_for_answer(self, self.port, ready)
 
     def get(self, path: str) -> tuple[bytes, list[tuple[str, str]]]:
         """Body and headers of one answer, for a look at it: not for measuring."""
@@ -190,12 +205,32 @@ class Server(Child):
         return float(line.split()[1])
 
 
+def wait_for_answer(child: Child, port: int, path: str) -> None:
+    """Wait until a process that has been started answers with 200. Ends it where it does not."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        with (
+            suppress(urllib.error.URLError, ConnectionError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30),
+        ):
+            return
+        if not child.running or time.monotonic() > deadline:
+            child.stop()
+            raise RuntimeError(f"a server did not start:\n{child.complaint}")
+        time.sleep(0.05)
+
+
 def pixelmill(originals: Path, folder: Path, **settings: Any) -> Server:
     """Start the service on a folder of originals. Nothing is stored: results are what is measured.
 
     `settings` are those of the service in small letters.
     """
-    values = {"originals": f"file:{originals}", "results": "off", "freshness": "1d"} | settings
+    values = {
+        "originals": f"file:{originals}",
+        "results": "off",
+        "freshness": "1d",
+        "drain_delay": 0,
+    } | settings
     return Server(
         ["-m", "app.cli", "serve"],
         folder=folder,

@@ -25,10 +25,11 @@ _STALE: Final = f"stale-while-revalidate=86400, {_IF_ERROR}"
 STALE_AGE: Final = 10
 """Seconds for which a result may be kept that may be outdated."""
 _CACHE_STATUS: Final = {
-    "memory": "pixelmill-memory; hit",
-    "stored": "pixelmill-memory; fwd=miss, pixelmill-stored; hit",
-    "render": "pixelmill-memory; fwd=miss, pixelmill-stored; fwd=miss",
+    "memory": "pixelmill-memory; hit{}",
+    "stored": "pixelmill-stored; hit{}, pixelmill-memory; fwd=miss",
+    "render": "pixelmill-stored; fwd=miss, pixelmill-memory; fwd=miss",
 }
+"""RFC 9211, 2: the cache that is nearest to the origin comes first."""
 _STALE_STATUS: Final = "; ttl=-1; detail=stale"
 """RFC 9211, 2.4: a negative ttl is that of an answer that was stale when it was sent."""
 _SHOWN_TAGS: Final = 32
@@ -107,7 +108,7 @@ def result_response(request: Request, answer: Answer, headers: dict[str, str]) -
     headers = {
         **headers,
         "accept-ranges": "bytes",
-        "cache-status": _CACHE_STATUS[answer.tier] + (_STALE_STATUS if answer.stale else ""),
+        "cache-status": _CACHE_STATUS[answer.tier].format(_STALE_STATUS if answer.stale else ""),
     }
     if timing := answer.timings.header():
         headers["server-timing"] = timing
@@ -145,7 +146,7 @@ def record_hit(
     unmodified = [
         *((name.encode(), value.encode("latin-1")) for name, value in headers.items()),
         *COMMON_HEADERS,
-        (b"cache-status", _CACHE_STATUS["memory"].encode()),
+        (b"cache-status", _CACHE_STATUS["memory"].format("").encode()),
         (b"server-timing", b"total;dur=0"),
     ]
     full = [

@@ -6,6 +6,7 @@ logged at level `debug` alone: writing an event costs more than answering.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -15,11 +16,12 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import Leaving, problem_of
 from app.telemetry import Metrics
 from app.telemetry.metrics import bounded_method
 from app.telemetry.trace import CURRENT, Trace
 from app.telemetry.traceparent import parent_of
-from routers.problems import CLIENT_CLOSED
+from routers.problems import CLIENT_CLOSED, problem_response
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +62,19 @@ def trace_of(scope: Scope) -> Trace:
     return Trace(trace_id=None if parent is None else parent.trace_id)
 
 
+def _begin(scope: Scope) -> Trace:
+    """Give a request its id and its trace, which logs tell from here on."""
+    given = next((v for n, v in scope["headers"] if n == b"x-request-id"), None)
+    scope["request_id"] = request_id(given).decode()
+    trace: Trace = scope.get("trace") or trace_of(scope)
+    CURRENT.set(trace)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
+    if trace.trace_id is not None:
+        structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
+    return trace
+
+
 class Envelope:
     """Adds the common headers, counts and logs."""
 
@@ -74,14 +89,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        given = next((v for n, v in scope["headers"] if n == b"x-request-id"), None)
-        scope["request_id"] = request_id(given).decode()
-        trace = scope.get("trace") or trace_of(scope)
-        CURRENT.set(trace)
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        if trace.trace_id is not None:
-            structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
+        trace = _begin(scope)
         status = 0
         sent = 0
         received = 0
@@ -109,6 +117,12 @@ class Envelope:
 
         try:
             await self._app(scope, receive_counted, send_wrapped)
+        except asyncio.CancelledError:
+            if status or not self.closing:
+                status = status or 500
+                raise
+            # The drain is over: another replica has the time that this one has not.
+            await _refuse(scope, receive, send_wrapped)
         except Exception:
             status = 500
             log.exception("defect", path=scope["path"][:_LONGEST_PATH])
@@ -158,3 +172,9 @@ class Envelope:
             bytes_out=trace.bytes_out,
             **trace.facts,
         )
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    problem = problem_of(Leaving("The service is stopping: ask again", retry_after=1))
+    assert problem is not None  # noqa: S101 - it is one of ours
+    await problem_response(problem, request_id=scope["request_id"])(scope, receive, send)

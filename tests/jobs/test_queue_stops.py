@@ -21,7 +21,7 @@ async def test_a_worker_that_is_told_to_stop_hands_back_what_it_cannot_finish(
 ) -> None:
     deployment.put("slow.png")
     async with deployment.opened() as jobs:
-        worker = deployment.start(drain_timeout=0.3)
+        worker = deployment.start(drain_timeout=0.3, job_lease=60)
         (job_id,) = await submit(jobs, draft("slow.png"))
         await running(jobs, 1)
         worker.send_signal(signal.SIGTERM)

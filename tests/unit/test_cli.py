@@ -399,6 +399,13 @@ def test_health_is_that_of_the_service(serve, monkeypatch, tmp_path):
     assert health(monkeypatch, tmp_path, port=port) == (1, "not ready: draining\n")
 
 
+def test_health_waits_for_no_service_that_hangs_and_asks_no_proxy(monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        status, complaint = health(monkeypatch, tmp_path, port=silent.getsockname()[1])
+    assert (status, complaint) == (1, "not ready: timed out\n")
+
+
 def test_samples_are_drawn_and_can_be_rendered(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("PIXELMILL_ORIGINALS", f"file:{tmp_path / 'originals'}")
     found = run("samples")

@@ -1,4 +1,4 @@
-"""The server: how it stops before it has started."""
+"""How processes that serve or work end, as seen from inside."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from app.ending import end_when_still
 from app.main import create_app
 from app.server import DrainingServer
 from app.settings import Settings
@@ -30,10 +31,27 @@ async def test_a_server_that_is_told_to_stop_while_it_starts_stops_at_once(tmp_p
         await app(scope, receive, send)
 
     config = uvicorn.Config(slow, port=0, lifespan="on", log_level="warning")
-    server = DrainingServer(config, delay=3600.0, on_drain=app.drain)
+    server = DrainingServer(
+        config, delay=3600.0, timeout=20.0, on_drain=app.drain, end=lambda *_, **__: None
+    )
     # In another thread, where uvicorn leaves the signals of this process alone.
     serving = asyncio.create_task(asyncio.to_thread(asyncio.run, server.serve()))
     await asyncio.to_thread(starting.wait, 20)
     server.handle_exit(signal.SIGTERM, None)
     told.set()
     await asyncio.wait_for(serving, 20)
+
+
+async def test_a_process_whose_loop_stands_still_ends_and_one_that_is_idle_does_not() -> None:
+    ended: list[tuple[int, str]] = []
+    told = threading.Event()
+
+    def end(seconds: float, *, status: int, reason: str) -> None:
+        ended.append((status, reason))
+        told.set()
+
+    end_when_still(asyncio.get_running_loop(), end=end, every=0.02)
+    await asyncio.sleep(0.3)
+    assert not ended
+    assert told.wait(20)  # the loop waits too
+    assert ended == [(1, "the event loop stands still")]
