@@ -14,7 +14,7 @@ import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from bench.scale import mix, page
+from bench.scale import mix, page, plans, reports
 from bench.scale.studies import find
 from bench.service import processors
 
@@ -35,8 +35,9 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         found = find(pool)
     plots.draw(found, page.PICTURES)
-    page.PAGE.write_text(page.fill(page.PAGE.read_text(), page.simulated(found) | page.computed()))
-    print(page.summary(found))
+    parts = plans.computed() | reports.simulated(found)
+    page.PAGE.write_text(page.fill(page.PAGE.read_text(), parts))
+    print(parts["findings"])
     print(f"{time.monotonic() - began:.0f} s; see {page.PAGE} and {page.PICTURES}")
 
 

@@ -22,6 +22,8 @@ from bench.scale.scaler import SYNC, Autoscaler, Rules
 from bench.scale.signals import Measured, Signal
 
 STEP: Final = 5.0
+_LAST: Final = 60.0
+"""No render takes so long, so what is unfinished in the end came within it."""
 SLOW: Final = 0.25
 """Seconds of waiting beyond which an answer is counted as bad, beside the refused."""
 
@@ -121,6 +123,7 @@ class Fleet:
         self._steps: deque[Measured] = deque(maxlen=64)
         self._seen = 0.0
         self._chilled = False
+        self._until = DAY
         self._ends: list[np.ndarray] = []
         self.outcome = Outcome(most=replicas)
         self._env.process(self._serve())
@@ -130,6 +133,7 @@ class Fleet:
             self._env.process(self._lose(*lost))
 
     def run(self, *, seconds: float = DAY) -> Outcome:
+        self._until = seconds
         self._env.run(until=seconds)
         outcome = self.outcome
         outcome.unfinished = sum(int((ends > seconds).sum()) for ends in self._ends)
@@ -175,8 +179,8 @@ class Fleet:
         busy = sum(each)
         accepted = waits != REFUSED
         refused = int(count - accepted.sum())
-        self._ends.append((times + waits + costs)[accepted & (times + waits + costs > now + STEP)])
-        self._ends = [ends[ends > now] for ends in self._ends if len(ends) and ends.max() > now]
+        if now + _LAST > self._until:
+            self._ends.append((times + waits + costs)[accepted])
         sojourn = float((waits + costs + day.fetch_seconds(now))[accepted].sum())
         self._seen += requests * (1 - refused / count if count else 1.0)
         measured = Measured(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.scale import balance, jobs, mix, page, queue
+from bench.scale import balance, jobs, mix, page, plans, queue
 from bench.scale.day import QUIET, Day, Event, unseen
 from bench.scale.fleet import Fleet, Site
 from bench.scale.recommended import BACKLOG, PROCESSORS, RULES, TARGET, WORKERS
@@ -143,10 +143,10 @@ def test_a_longer_backlog_takes_fewer_workers_and_more_time():
     assert short.minutes[0] < long.minutes[0]
 
 
-@pytest.mark.parametrize("name", page.computed())
+@pytest.mark.parametrize("name", plans.computed())
 def test_the_page_is_current(name):
     """`make bench-scale` writes it."""
-    assert page.part(page.PAGE.read_text(), name) == page.computed()[name]
+    assert page.part(page.PAGE.read_text(), name) == plans.computed()[name]
 
 
 def test_the_page_shows_every_picture():
