@@ -61,7 +61,7 @@ class Outcome:
     most: int = 0
     changes: int = 0
     minutes: dict[int, list[int]] = field(default_factory=dict)
-    """Renders and bad ones of each minute."""
+    """Renders, bad ones and refused ones of each minute."""
     events: dict[str, list[int]] = field(default_factory=dict)
     """The same of each event."""
     history: list[tuple[float, int, int, float]] = field(default_factory=list)
@@ -75,15 +75,16 @@ class Outcome:
     @property
     def bad_minutes(self) -> int:
         """Minutes whose 95th percentile is bad, where a refusal is an endless wait."""
-        return sum(bad > 0.05 * renders for renders, bad in self.minutes.values())
+        return sum(bad > 0.05 * renders for renders, bad, _ in self.minutes.values())
 
-    def bad_between(self, begin: float, end: float) -> float:
-        """Share of bad renders in the minutes between two times."""
+    def between(self, begin: float, end: float) -> tuple[float, float]:
+        """Shares of bad and of refused renders in the minutes between two times."""
         rows = [row for minute, row in self.minutes.items() if begin <= minute * 60 < end]
-        return sum(bad for _, bad in rows) / max(1, sum(renders for renders, _ in rows))
+        renders, bad, refused = (sum(column) for column in zip(*rows, strict=True))
+        return bad / max(1, renders), refused / max(1, renders)
 
     def bad_in(self, event: str) -> float:
-        renders, bad = self.events.get(event, (0, 0))
+        renders, bad, _ = self.events.get(event, (0, 0, 0))
         return bad / max(1, renders)
 
 
@@ -224,11 +225,12 @@ class Fleet:
         # Whoever is asked for is paid for, also while it starts.
         outcome.replica_hours += self._asked * STEP / 3600
         for booked in (
-            outcome.minutes.setdefault(int(now // 60), [0, 0]),
-            outcome.events.setdefault(self._day.named(now), [0, 0]),
+            outcome.minutes.setdefault(int(now // 60), [0, 0, 0]),
+            outcome.events.setdefault(self._day.named(now), [0, 0, 0]),
         ):
             booked[0] += count
             booked[1] += refused + slow
+            booked[2] += refused
         if now % 60 == 0:
             outcome.history.append((now, self._asked, len(self._ready), count / STEP))
 

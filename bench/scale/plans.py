@@ -122,7 +122,7 @@ def _deploy() -> str:
     rows = [
         ("processors of a replica", str(PROCESSORS), "one event loop feeds two to four of them"),
         ("replicas go by", "demand, as a sum", "see the comparison: it has no ceiling"),
-        ("target", f"{TARGET:g}", "a third of the fleet may go: 3 zones, one lost"),
+        ("target", f"{TARGET:g}", "fewest hours without bad hours; of 3 zones one may go"),
         ("replicas", f"{RULES.least} to {RULES.most}", "one in each zone; the bill has a bound"),
         ("up", _direction(RULES.up), "starting is what takes long, so all start at once"),
         ("down", _direction(RULES.down), "each takes a memory full of results with it"),

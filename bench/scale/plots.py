@@ -122,12 +122,10 @@ def _signals(found: Found) -> Figure:
         )
     best = found.day_of("demand", TARGET)
     axes.annotate(
-        f"demand at {TARGET:g}: recommended",
+        f"demand at {TARGET:g}:\nrecommended",
         (best.replica_hours, best.bad * 100),
-        xytext=(-40, -60),
-        textcoords="offset points",
+        xytext=(58, 0.9),
         arrowprops={"arrowstyle": "->", "color": "#444444"},
-        ha="right",
         color=COLOURS["demand"],
     )
     axes.set_yscale("log")
@@ -142,12 +140,13 @@ def _signals(found: Found) -> Figure:
     return figure
 
 
-def _mark_events(axes: Axes, top: float) -> None:
+def _mark_events(axes: Axes, top: float | None = None) -> None:
     for name, words in _NAMES.items():
         event = getattr(Day(), name)
         begin, end = event.begin / HOUR, (event.begin + event.seconds) / HOUR
         axes.axvspan(begin, end, color="#f3e9d2", zorder=0)
-        axes.text((begin + end) / 2, top, words, ha="center", va="top", fontsize=8.5)
+        if top is not None:
+            axes.text((begin + end) / 2, top, words, ha="center", va="top", fontsize=8.5)
 
 
 def _day(found: Found) -> Figure:
@@ -173,7 +172,7 @@ def _day(found: Found) -> Figure:
     replicas.plot(
         hours, needed, color="#bbbbbb", linewidth=0.8, label="least that could bear it", zorder=1
     )
-    _mark_events(replicas, -99)
+    _mark_events(replicas)
     replicas.set_ylim(0, None)
     replicas.set_xlim(0, 24)
     replicas.set_xticks(range(0, 25, 3))
@@ -195,7 +194,7 @@ def _crowd(found: Found) -> Figure:
         replicas.step(minutes, [row[2] for row in rows], where="post", **style)
         shares = [
             100 * found_bad / max(1, renders)
-            for renders, found_bad in (outcome.minutes[int(row[0] // 60)] for row in rows)
+            for renders, found_bad, *_ in (outcome.minutes[int(row[0] // 60)] for row in rows)
         ]
         bad.step(minutes, shares, where="post", label=f"{name}, target {target:g}", **style)
     replicas.set_ylabel("replicas ready")

@@ -8,7 +8,7 @@ from bench.scale.scaler import Direction, Rules
 
 PROCESSORS: Final = 2
 """Processors of a replica, which are its workers."""
-TARGET: Final = 0.65
+TARGET: Final = 0.55
 """Workers in demand by workers there are."""
 RULES: Final = Rules(
     least=3,

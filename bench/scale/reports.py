@@ -7,9 +7,11 @@ from typing import Final
 from bench.scale import balance, jobs
 from bench.scale.fleet import SLOW, Outcome
 from bench.scale.page import many, percent, table
-from bench.scale.recommended import TARGET
-from bench.scale.studies import BUDGETS, LOADS, Found
+from bench.scale.recommended import PROCESSORS, TARGET
+from bench.scale.signals import SIGNALS
+from bench.scale.studies import BUDGETS, LOADS, VARIED, Found
 
+_BAD_MINUTES: Final = 10
 _LOADS_SHOWN: Final = (0.65, 1.0, 2.0, 3.0)
 _EVENTS: Final = {
     "ordinary": "ordinary hours",
@@ -44,7 +46,13 @@ def _findings(found: Found) -> str:
     hashed = {(row.way, row.replicas): row for row in found.balanced}
     fixed = [ran.outcome for ran in found.signals if ran.run.name == "fixed"]
     as_good = next((one for one in fixed if one.bad <= best.bad), fixed[-1])
+    held = ", ".join(
+        f"{day.replica_hours:.0f} by {name}" if day else f"no target that was tried by {name}"
+        for name in SIGNALS
+        for day in [_cheapest(found, name)]
+    )
     lines = [
+        f"At most {_BAD_MINUTES} bad minutes in the day take these replica-hours: {held}.",
         (
             f"Demand at {TARGET:g} takes {best.replica_hours:.0f} replica-hours, and "
             f"{percent(best.bad)} of renders are refused or wait over {SLOW:g} s. A fixed fleet "
@@ -68,6 +76,13 @@ def _findings(found: Found) -> str:
         ),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _cheapest(found: Found, signal: str) -> Outcome | None:
+    """The day of fewest hours that has few bad minutes."""
+    days = [ran.outcome for ran in found.signals if ran.run.name == signal]
+    held = [day for day in days if day.bad_minutes <= _BAD_MINUTES]
+    return min(held, key=lambda day: day.replica_hours, default=None)
 
 
 def _nearest(found: Found, signal: str, hours: float) -> Outcome:
@@ -116,43 +131,38 @@ def _events(found: Found) -> str:
 
 
 def _variants(found: Found) -> str:
-    days = {"as recommended": found.day_of("demand", TARGET)}
-    days |= {ran.run.name: ran.outcome for ran in found.variants}
-    rows = [
-        (
-            name,
-            f"{day.replica_hours:.0f}",
-            percent(day.bad),
-            percent(day.bad_in("crowd")),
-            str(day.bad_minutes),
-            str(day.most),
+    rows = []
+    unchanged = next(r for r in found.signals if (r.run.name, r.run.target) == ("demand", VARIED))
+    for ran in [unchanged, *found.variants]:
+        run, day = ran.run, ran.outcome
+        rows.append(
+            (
+                "none of these" if ran is unchanged else run.name,
+                f"{day.replica_hours * run.site.processors / PROCESSORS:.0f}",
+                percent(day.bad),
+                percent(day.bad_in("crowd")),
+                str(day.bad_minutes),
+                str(day.most),
+            )
         )
-        for name, day in days.items()
-    ]
     head = (
-        "what",
+        "changed",
         "replica-hours",
         "bad renders",
         "in the crowd",
         "bad minutes",
-        "most",
-        "changes",
+        "most replicas",
     )
     return table(head, rows)
 
 
 def _zones(found: Found) -> str:
-    rows = [
-        (
-            f"{zone.utilisation:g}",
-            f"{zone.utilisation * 1.5:.2f}",
-            percent(zone.before),
-            percent(zone.first_minute),
-            percent(zone.second_minute),
-        )
-        for zone in found.zones
-    ]
-    head = ("utilisation", "without a zone", "bad before", "in the first minute", "in the second")
+    rows = []
+    for zone in found.zones:
+        shares = (zone.before, zone.first_minute, zone.second_minute)
+        told = [f"{percent(bad)}, {percent(refused)}" for bad, refused in shares]
+        rows.append((f"{zone.utilisation:g}", f"{zone.utilisation * 1.5:.2f}", *told))
+    head = ("utilisation", "without a zone", "before", "in the first minute", "in the second")
     return table(head, rows)
 
 
@@ -161,9 +171,13 @@ def _queue(found: Found) -> str:
     for budget, loads in found.queues.items():
         shown = [loads[LOADS.index(load)] for load in _LOADS_SHOWN]
         words = "no bound" if budget > 1e6 else f"{budget:g} s"
-        answered = [f"{percent(one.goodput, digits=0)} ({one.p99_wait:.2g} s)" for one in shown]
+        answered = [f"{percent(one.goodput, digits=0)} ({_seconds(one.p99_wait)})" for one in shown]
         rows.append((words, *answered))
     return table(("queue of at most", *(f"load {load:g}" for load in _LOADS_SHOWN)), rows)
+
+
+def _seconds(wait: float) -> str:
+    return f"{wait:.0f} s" if wait >= 10 else f"{wait:.2g} s"
 
 
 def _balance(found: Found) -> str:

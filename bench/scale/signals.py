@@ -144,19 +144,17 @@ SIGNALS: Final[dict[str, Signal]] = {
         measure=utilisation,
         mean=True,
         unit="of the workers busy",
-        targets=(0.40, 0.50, 0.65, 0.75),
+        targets=(0.40, 0.50, 0.55, 0.60, 0.65, 0.75),
     ),
     "demand": Signal(
         measure=all_demand,
         mean=False,
         unit="of the workers, had nothing been refused",
-        targets=(0.40, 0.50, 0.65, 0.75),
+        targets=(0.40, 0.50, 0.55, 0.60, 0.65, 0.75),
     ),
 }
 ONE_REPLICA: Final = Signal(
-    measure=one_utilisation, mean=True, unit="of its workers busy", targets=(0.65,)
+    measure=one_utilisation, mean=True, unit="of its workers busy", targets=()
 )
-MEAN_DEMAND: Final = Signal(
-    measure=demand, mean=True, unit="of the workers in demand", targets=(0.65,)
-)
-BUSY: Final = Signal(measure=all_busy, mean=False, unit="of the workers busy", targets=(0.65,))
+MEAN_DEMAND: Final = Signal(measure=demand, mean=True, unit="of the workers in demand", targets=())
+BUSY: Final = Signal(measure=all_busy, mean=False, unit="of the workers busy", targets=())

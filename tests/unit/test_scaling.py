@@ -32,8 +32,8 @@ def test_every_render_is_answered_refused_or_in_flight():
     outcome = quick(3)
     assert outcome.renders == outcome.answered + outcome.refused + outcome.unfinished
     assert min(outcome.answered, outcome.refused, outcome.unfinished) > 0
-    assert sum(renders for renders, _ in outcome.minutes.values()) == outcome.renders
-    assert sum(bad for _, bad in outcome.events.values()) == outcome.refused + outcome.slow
+    assert sum(renders for renders, _, _ in outcome.minutes.values()) == outcome.renders
+    assert sum(bad for _, bad, _ in outcome.events.values()) == outcome.refused + outcome.slow
 
 
 def test_more_replicas_refuse_no_more():
@@ -116,7 +116,7 @@ def test_a_fleet_follows_its_load():
     day = Day(trough=1.0, cold=None, slow_store=None, neighbours=None, crowd=None)
     outcome = quick(3, seconds=600, day=day, signal=SIGNALS["demand"], target=TARGET, rules=RULES)
     assert outcome.changes
-    assert outcome.bad_between(420, 600) < outcome.bad_between(0, 60)
+    assert outcome.between(420, 600) < outcome.between(0, 60)
 
 
 def test_a_day_without_events_is_ordinary():
