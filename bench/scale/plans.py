@@ -9,7 +9,7 @@ import numpy as np
 from bench.scale import capacity, mix
 from bench.scale.capacity import Prices
 from bench.scale.page import many, percent, table
-from bench.scale.recommended import BACKLOG, PROCESSORS, RULES, TARGET, WORKERS
+from bench.scale.recommended import BACKLOG, PROCESSOR_TARGET, PROCESSORS, RULES, TARGET, WORKERS
 from bench.scale.scaler import Direction
 
 
@@ -122,7 +122,8 @@ def _deploy() -> str:
     rows = [
         ("processors of a replica", str(PROCESSORS), "one event loop feeds two to four of them"),
         ("replicas go by", "demand, as a sum", "see the comparison: it has no ceiling"),
-        ("target", f"{TARGET:g}", "fewest hours without bad hours; of 3 zones one may go"),
+        ("target", f"{TARGET:g}", "the cheapest that holds the percentile; of 3 zones one may go"),
+        ("target of CPU", f"{PROCESSOR_TARGET:g}", "where a cluster measures nothing better"),
         ("replicas", f"{RULES.least} to {RULES.most}", "one in each zone; the bill has a bound"),
         ("up", _direction(RULES.up), "starting is what takes long, so all start at once"),
         ("down", _direction(RULES.down), "each takes a memory full of results with it"),

@@ -88,13 +88,18 @@ def _costs(_: Found) -> Figure:
     mean = float(seconds.mean())
     axes.axvline(mean, color="#666666", linestyle="--", linewidth=1)
     axes.text(mean * 1.05, 8, f"mean {mean:.0f} ms", color="#444444")
-    for quantile, below in ((50, 13), (95, 15), (99, 5)):
+    for quantile, place, side in (
+        (50, (-9, 4), "right"),
+        (95, (-9, 4), "right"),
+        (99, (4, -15), "left"),
+    ):
         value = float(np.percentile(seconds, quantile))
         axes.plot(value, quantile, "o", color=COLOURS["demand"])
         axes.annotate(
             f"{quantile} %: {value:.0f} ms",
             (value, quantile),
-            xytext=(9, -below),
+            xytext=place,
+            ha=side,
             textcoords="offset points",
         )
     axes.set_title("What renders of the mixture cost")
@@ -155,9 +160,9 @@ def _day(found: Found) -> Figure:
     hours = [at / HOUR for at, *_ in history]
     load.plot(hours, [rate for *_, rate in history], color="#444444", linewidth=0.8)
     load.set_ylabel("renders/s asked for")
-    load.set_ylim(0, 340)
+    load.set_ylim(0, 420)
     load.set_title("A day with four events, and replicas that follow it")
-    _mark_events(load, 335)
+    _mark_events(load, 415)
     for name, target in _SHOWN.items():
         history = found.day_of(name, target).history
         replicas.step(
@@ -166,6 +171,7 @@ def _day(found: Found) -> Figure:
             where="post",
             color=COLOURS[name],
             linewidth=1.5,
+            zorder=3 if name == "demand" else 2,
             label=f"{name}, target {target:g}",
         )
     needed = [rate * render_seconds() / PROCESSORS for *_, rate in history]
@@ -190,7 +196,8 @@ def _crowd(found: Found) -> Figure:
         outcome = found.day_of(name, target)
         rows = [row for row in outcome.history if begin <= row[0] < end]
         minutes = [(row[0] - start) / 60 for row in rows]
-        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 2}
+        order = 3 if name == "demand" else 2
+        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 2, "zorder": order}
         replicas.step(minutes, [row[2] for row in rows], where="post", **style)
         shares = [
             100 * found_bad / max(1, renders)

@@ -10,6 +10,8 @@ PROCESSORS: Final = 2
 """Processors of a replica, which are its workers."""
 TARGET: Final = 0.55
 """Workers in demand by workers there are."""
+PROCESSOR_TARGET: Final = 0.50
+"""Processor time used by what there is, where nothing better is measured."""
 RULES: Final = Rules(
     least=3,
     most=30,

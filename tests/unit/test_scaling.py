@@ -9,7 +9,7 @@ import yaml
 from bench.scale import balance, jobs, mix, page, plans, queue
 from bench.scale.day import QUIET, Day, Event, unseen
 from bench.scale.fleet import Fleet, Site
-from bench.scale.recommended import BACKLOG, PROCESSORS, RULES, TARGET, WORKERS
+from bench.scale.recommended import BACKLOG, PROCESSOR_TARGET, PROCESSORS, RULES, TARGET, WORKERS
 from bench.scale.replica import REFUSED, Replica, serve
 from bench.scale.scaler import Autoscaler, Direction, Rules
 from bench.scale.signals import SIGNALS
@@ -171,7 +171,7 @@ def autoscalers(name):
                 behaviour = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
                 yield spec["minReplicaCount"], spec["maxReplicaCount"], behaviour, spec["triggers"]
             else:
-                yield spec["minReplicas"], spec["maxReplicas"], spec["behavior"], []
+                yield spec["minReplicas"], spec["maxReplicas"], spec["behavior"], spec["metrics"]
 
 
 def direction(told):
@@ -186,9 +186,13 @@ def direction(told):
 
 
 @pytest.mark.parametrize(
-    ("name", "recommended"), [("pixelmill-api", RULES), ("pixelmill-worker", WORKERS)]
+    ("name", "recommended", "expected"),
+    [
+        ("pixelmill-api", RULES, {"own": TARGET, "cpu": PROCESSOR_TARGET}),
+        ("pixelmill-worker", WORKERS, {"own": BACKLOG, "cpu": 0.80}),
+    ],
 )
-def test_manifests_say_what_the_page_does(name, recommended):
+def test_manifests_say_what_the_page_does(name, recommended, expected):
     found = list(autoscalers(name))
     if not found:
         pytest.skip("there are no manifests yet")
@@ -200,10 +204,37 @@ def test_manifests_say_what_the_page_does(name, recommended):
             down=direction(behaviour["scaleDown"]),
         )
         assert told == recommended
-        for trigger in triggers:
-            metadata = trigger["metadata"]
-            target = float(metadata.get("threshold") or metadata["targetValue"])
-            assert target == (BACKLOG if name == "pixelmill-worker" else TARGET)
+        assert [target_of(trigger) for trigger in triggers] == [
+            pytest.approx(expected[kind_of(trigger)]) for trigger in triggers
+        ]
+
+
+def test_replicas_follow_demand():
+    """A sum of what is busy and of what was refused."""
+    triggers = [
+        trigger
+        for *_, triggers in autoscalers("pixelmill-api")
+        for trigger in triggers
+        if trigger["type"] == "prometheus"
+    ]
+    if not triggers:
+        pytest.skip("there are no manifests yet")
+    for trigger in triggers:
+        assert trigger["metricType"] == "AverageValue"
+        assert "pixelmill_workers_busy_seconds_total" in trigger["metadata"]["query"]
+        assert "pixelmill_sheds_total" in trigger["metadata"]["query"]
+
+
+def kind_of(trigger):
+    return "cpu" if trigger["type"] == "Resource" else "own"
+
+
+def target_of(trigger):
+    """The target of a HorizontalPodAutoscaler's metric, or of a trigger of KEDA."""
+    if trigger["type"] == "Resource":
+        return trigger["resource"]["target"]["averageUtilization"] / 100
+    metadata = trigger["metadata"]
+    return float(metadata.get("threshold") or metadata["targetValue"])
 
 
 def test_replicas_have_the_processors_that_the_page_says():
