@@ -55,8 +55,8 @@ def _findings(found: Found) -> str:
         f"At most {_BAD_MINUTES} bad minutes in the day take these replica-hours: {held}.",
         (
             f"Demand at {TARGET:g} takes {best.replica_hours:.0f} replica-hours, and "
-            f"{percent(best.bad)} of renders are refused or wait over {SLOW:g} s. A fixed fleet "
-            f"as good needs {as_good.replica_hours:.0f}."
+            f"{percent(best.bad)} of renders are refused or wait over {SLOW:g} s. Of the fixed "
+            f"fleets that were tried, the smallest as good takes {as_good.replica_hours:.0f}."
         ),
         (
             f"Within the crowd {percent(best.bad_in('crowd'))} of renders are bad; with "
