@@ -7,10 +7,10 @@ BIN := .venv/bin
 PIP_INSTALL := PKG_CONFIG_LIBDIR=/nonexistent $(BIN)/pip --disable-pip-version-check install --quiet --no-cache-dir
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint type fmt lock docs bench cluster worker clean
+.PHONY: help setup run test lint type fmt lock docs bench bench-scale cluster worker clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: .venv/.runtime ## Build .venv with the pixelmill command in it, and nothing else
 
@@ -68,6 +68,9 @@ bench: .venv/.dev ## Measure speed and memory: renders, kits, jobs, hits, overlo
 SECONDS := 30
 cluster: .venv/.dev ## Run 3 replicas, 2 workers, S3, PostgreSQL and a balancer, end two of them, tell: SECONDS=30 KEEP=--keep
 	$(BIN)/python -m bench.cluster --seconds $(SECONDS) $(KEEP)
+
+bench-scale: .venv/.dev ## Simulate many replicas over a day; fill docs/scaling.md and draw its pictures
+	$(BIN)/python -m bench.simulate
 
 worker: .venv/.runtime ## Make eight results of a photograph: make worker PHOTO=cat.jpg OUT=results
 	$(BIN)/python -m bench.worker $(PHOTO) $(OUT)

@@ -1,0 +1,1 @@
+"""A model of many replicas under an autoscaler. `bench.simulate` runs it."""
