@@ -19,6 +19,7 @@ from app.errors import OriginalMissing, ServiceError
 from app.keys import Keyed
 from app.results import StoredTier, prefix_of
 from app.stores.base import ObjectStore
+from app.telemetry import Timings
 
 log = structlog.get_logger(__name__)
 
@@ -48,19 +49,20 @@ class Claims:
         self._held: set[str] = set()
         self._deleting: set[asyncio.Task[None]] = set()
 
-    async def make(self, keyed: Keyed, seconds: float) -> None:
-        """Return when the render of this request is to be done here.
+    async def make(self, keyed: Keyed, timings: Timings, seconds: float) -> None:
+        """Return when the render of this request is to be done here. `seconds` are estimated.
 
         Raises RenderedElsewhere where another replica has done it.
         """
         if self._store is None or seconds < self._from_seconds:
             return
         path = _path(keyed)
-        try:
-            if not await self._take(self._store, path):
-                await self._wait(self._store, path, keyed, seconds)
-        except ServiceError as error:
-            log.warning("claim_failed", error=error.detail)
+        with timings.measure("claim"):
+            try:
+                if not await self._take(self._store, path):
+                    await self._wait(self._store, path, keyed, seconds)
+            except ServiceError as error:
+                log.warning("claim_failed", error=error.detail)
 
     def release(self, keyed: Keyed) -> None:
         """Give a claim up, if it is held: the result is stored, or will not be."""

@@ -21,6 +21,8 @@ _KEPT: Final = 1.0
 _TIMES: Final = 10
 """And so many times as long as it took: asking takes a tenth of the time at most."""
 _KEPT_LONGEST: Final = 10.0
+_MOST: Final = 20.0
+"""Times the processors there are: who is refused asks again, and is not to count without bound."""
 
 
 class Meter(Protocol):
@@ -44,6 +46,11 @@ class Demand:
     draining: bool
     due: Due | None
 
+    @property
+    def demand(self) -> float:
+        """What the utilisation would be, had nothing been refused: it may exceed 1."""
+        return min(_MOST, self.utilisation / max(1.0 - self.shed_share, 1 / _MOST))
+
     def as_json(self) -> dict[str, Any]:
         """What is told. `jobs` is null where there is no database, or it does not answer."""
         jobs = None
@@ -58,6 +65,7 @@ class Demand:
             "running": self.running,
             "queued": self.queued,
             "utilisation": round(self.utilisation, 4),
+            "demand": round(self.demand, 4),
             "queue_wait_seconds": round(self.queue_wait_seconds, 4),
             "queue_seconds": round(self.queue_seconds, 4),
             "shed_share": round(self.shed_share, 4),

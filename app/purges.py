@@ -5,9 +5,10 @@ name. Every replica asks once a second whether there is a new one (a HEAD of one
 forgets what it is about: results in memory, versions, renders under way. So a purge reaches all
 replicas within that second and what it takes to read a note.
 
-    purges/latest            written after each note: its version is what replicas look at
-    purges/log/<time>-<id>   one note each, in the order of their times; removed after ten minutes
-    purges/lasting/<digest>  one subject each whose results are not all deleted at once
+    .pixelmill/purges/
+      latest            written after each note: its version is what replicas look at
+      log/<time>-<id>   one note each, in the order of their times; removed after ten minutes
+      lasting/<digest>  one subject each whose results are not all deleted at once
 
 Results of an original lie under a prefix of their own, and are deleted. Those of a preset, or of
 all ids that begin with some text, cannot be found in the store: what was stored before the note was
@@ -39,9 +40,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_LATEST: Final = "purges/latest"
-_LOG: Final = "purges/log/"
-_LASTING: Final = "purges/lasting/"
+_LATEST: Final = ".pixelmill/purges/latest"
+_LOG: Final = ".pixelmill/purges/log/"
+_LASTING: Final = ".pixelmill/purges/lasting/"
 _JSON: Final = "application/json"
 _OVERLAP: Final = 60.0
 """Seconds by which the clocks of replicas may differ, and for which a note may be on its way."""

@@ -426,7 +426,7 @@ class Renderer:
             seconds=seconds,
             merged=merged,
             marks=marks,
-            claim=partial(self._claims.make, first) if shared else None,
+            claim=partial(self._claims.make, first, timings) if shared else None,
             # Whoever posts waits for longer, and keeps what is answered.
             least_effort=self._pressure_effort if lane is Lane.INTERACTIVE else None,
         )
@@ -485,8 +485,7 @@ class Renderer:
             seconds = seconds or self._max_seconds
             check_seconds(cost, seconds, lane)
             if claim is not None:
-                with timings.measure("claim"):
-                    await claim(cost.seconds)
+                await claim(cost.seconds)
             if least_effort is not None and self._admission.is_pressed(lane, share=PRESSED):
                 works, cost = ease(works, cost, effort=least_effort)
             with timings.measure("queue"):

@@ -70,8 +70,6 @@ def test_what_a_service_refers_to_is_there(compose, services):
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("./"):
-                if service.get("profiles") == ["monitoring"]:
-                    continue  # a folder that is looked at where it is written
                 assert (DEPLOY / source).exists(), (name, source)
             else:
                 assert source in compose["volumes"], (name, source)

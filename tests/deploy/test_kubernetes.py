@@ -275,8 +275,6 @@ def test_scalers_ask_a_service_that_there_is():
 
 def test_scalers_find_their_numbers_in_what_the_service_answers(serve, tmp_path):
     answer = serve(database=f"sqlite:///{tmp_path / 'jobs.db'}").get("/autoscale")
-    if answer.status_code == 404:
-        pytest.skip("this service has no /autoscale")
     text = (KUBERNETES / "keda" / "scaling.yaml").read_text()
     for place in re.findall(r"^\W*valueLocation: (\S+)$", text, re.MULTILINE):
         value = functools.reduce(lambda found, name: found[name], place.split("."), answer.json())
@@ -284,9 +282,9 @@ def test_scalers_find_their_numbers_in_what_the_service_answers(serve, tmp_path)
 
 
 def test_every_metric_of_scalers_exists():
-    names = {
-        sample.name for family in Metrics().registry.collect() for sample in family.samples
-    } | {family.name for family in Metrics().registry.collect()}
+    # A counter's family is named without `_total`, and has no samples before it has labels.
+    families = [family.name for family in Metrics().registry.collect()]
+    names = {*families, *(f"{name}_total" for name in families)}
     for file in (KUBERNETES / "keda" / "scaling.yaml", KUBERNETES / "adapter" / "rules.yaml"):
         text = file.read_text()
         found = set(re.findall(r"\bpixelmill_\w+", text)) - {"pixelmill_utilisation"}

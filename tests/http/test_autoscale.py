@@ -24,6 +24,7 @@ def test_it_tells_how_busy_a_replica_is(serve, folder, call, until, gate):
         "running": 0,
         "queued": 0,
         "utilisation": 0,
+        "demand": 0,
         "queue_wait_seconds": 0,
         "queue_seconds": 0,
         "shed_share": 0,

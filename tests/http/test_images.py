@@ -24,7 +24,7 @@ def chunks(data, size=4096):
 def kept_results(folder):
     """The files of the stored tier of this test's services."""
     results = folder.path.parent / "results"
-    notes = results / "purges"
+    notes = results / ".pixelmill"
     return [p for p in results.rglob("*") if p.is_file() and notes not in p.parents]
 
 

@@ -188,7 +188,7 @@ LABELS = {
     "reason": {"queue", "memory", "deadline", "documents"},
     "result": {*OUTPUTS},
     "source": {"id", "url", "upload"},
-    "stage": {"fetch", "look", "queue", "draw", "decode", "encode"},
+    "stage": {"fetch", "look", "claim", "queue", "draw", "decode", "encode"},
     "state": {*State},
     "subject": {"id", "url", "prefix", "preset"},
     "tier": {"memory", "stored", "render", "stale"},

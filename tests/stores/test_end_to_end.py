@@ -49,7 +49,7 @@ class Site:
     @property
     def results(self) -> list[str]:
         """The keys of the results in the bucket."""
-        return [key for key in self._under("results") if not key.startswith("purges/")]
+        return [key for key in self._under("results") if not key.startswith(".pixelmill/")]
 
     def _under(self, place: str) -> list[str]:
         beginning = f"{self.prefix}/{place}/"
