@@ -24,7 +24,7 @@ _KEPT: Final = 64 << 20
 """Free bytes at the end of an arena that stay in the process for the next render's pixels."""
 _MAPPED_FROM: Final = 32 << 20
 """Blocks from this many bytes have their own pages, which go with them."""
-_NICENESS: Final = 5
+_NICENESS: Final = 10
 """A third of the share of a thread without it; see sched(7)."""
 _ROOT: Final = Path("/sys/fs/cgroup")
 _OWN: Final = Path("/proc/self/cgroup")

@@ -49,8 +49,8 @@ _UPLOADS: Final = "upload"
 _DOWNLOADED: Final = (stored.KIND, web.KIND, _UPLOADS)
 _DOWNLOAD_SHARE: Final = 0.25
 """Of the memory, for bodies on their way. Pixels have a share of their own."""
-_WAITING_BYTES: Final = 16 << 20
-"""Of originals that wait for each processor: some ten photographs, half a second of its work."""
+_WAITING_BYTES: Final = 8 << 20
+"""Of originals that wait for each processor: some photographs: enough for it to go on."""
 _UNUSABLE: Final = "The folder of originals cannot be used: the log names it"
 _SILENT: Final = "The folder of originals does not answer"
 _LOOK_TIMEOUT: Final = 2.0

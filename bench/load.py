@@ -117,13 +117,14 @@ async def closed_loop(job: dict[str, Any]) -> dict[str, Any]:
 
     Connection i of n takes the targets i, i + n, i + 2n and so on, round and round, so that with
     at least n targets no two connections ask for the same thing at once. Ends after `count`
-    requests of all connections together, or `seconds`.
+    requests of all connections together, or `seconds`. Whoever is refused waits for `pause` seconds.
     """
     loop = asyncio.get_running_loop()
     requests = [request_of(path, job.get("headers", {})) for path in job["targets"]]
     connections = job["connections"]
     finished = loop.create_future()
     count, seconds = job.get("count"), job.get("seconds")
+    pause = job.get("pause", 0.0)
     until = perf_counter() + seconds if seconds else float("inf")
     open_now = connections
     tally = Tally()
@@ -143,6 +144,9 @@ async def closed_loop(job: dict[str, Any]) -> dict[str, Any]:
             return  # closed at its own end
         tally.add(status, connection.began)
         request = next(walks[connection], None) if status else None
+        if request is not None and status >= 500 and pause:
+            loop.call_later(pause, connection.send, request)
+            return
         if request is not None:
             connection.send(request)
             return

@@ -33,6 +33,8 @@ _BUDGET_MS: Final = 500.0
 """The service's own: how long GET requests wait at most, as it is estimated."""
 _HANGING: Final = 200
 _SLOW_READERS: Final = 1000
+_HINTED: Final = 5.0
+"""Seconds after which clients come back that were told that an origin fails, as they are told."""
 _SETTLING: Final = 60.0
 _LARGE_RESULT: Final = "w=1600&fm=jpeg&q=90"
 _FILES: Final = 8192
@@ -67,7 +69,8 @@ class Phases:
         self._service = service
         self._load = load
         self._number = 0
-        self._targets = [f"/thumb/{key}?w={size}&h={size}&{asked}" for size in sizes for key in ids]
+        self._pictures = [(key, size) for size in sizes for key in ids]
+        self._asked = asked
 
     def capacity(self, seconds: float) -> Phase:
         """A closed loop with two requests for each processor."""
@@ -80,7 +83,11 @@ class Phases:
 
     def _run(self, name: str, seconds: float, **job: Any) -> Phase:
         self._number += 1
-        targets = list(self._targets)
+        # Those of each phase are new: what was rendered before is in memory.
+        targets = [
+            f"/thumb/{key}?w={size}&h={size + self._number}&{self._asked}"
+            for key, size in self._pictures
+        ]
         random.Random(self._number).shuffle(targets)
         before = self._service.cpu_seconds()
         with Peak(self._service) as peak:
@@ -147,7 +154,8 @@ def measure(*, quick: bool, seconds: float | None = None) -> Report:
             ORIGIN: lambda: _hanging(service, slow, folder),
             READERS: lambda: _reading(service, originals.groups["jpeg12"][0], folder),
         }
-        phases.capacity(short)  # warms up, and teaches the service what renders take
+        # Warms up, teaches the service what renders take, and brings memory to what such a load takes.
+        phases.capacity(max(short, long))
         with Others([service, load, slow]) as others:
             rows = _turns(phases, beside, rounds=rounds, short=short, long=long)
     report.add_table("phases in order", [_row(phase) for phase in _in_order(rows)])
@@ -204,6 +212,7 @@ def _hanging(service: Server, slow: Server, folder: Path) -> Iterator[None]:
             loop="closed",
             connections=_HANGING,
             seconds=600,
+            pause=_HINTED,
             host="127.0.0.1",
             port=service.port,
             targets=targets,
