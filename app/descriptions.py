@@ -83,7 +83,7 @@ class Describer:
 
         async def see() -> Colours:
             nonlocal facts
-            seen, (work,) = await self._renderer.run(
+            seen, (work,) = await self._renderer.executor.run(
                 describe.see_colours, data, [describe.SMALL], lane, Timings()
             )
             # Of a foreign document the process that has drawn it has told the header, too.
@@ -151,7 +151,7 @@ class Describer:
         return await self._facts(await originals.fetch(identity))
 
     async def _facts(self, data: bytes) -> Facts:
-        header = await self._renderer.look(data)
+        header = await self._renderer.executor.look(data)
         if header.format.foreign:
             return await asyncio.to_thread(describe.facts_of, header, data)
         return await asyncio.to_thread(describe.read_facts, data)

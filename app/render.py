@@ -20,39 +20,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from typing import Final, TypeVar
 
 import structlog
 
-from app.admission import Admission, Lane, Reason
-from app.bitmaps import BitmapTier
+from app.admission import Lane
 from app.cache import MemoryTier, Rendered
-from app.children import Child, Children
 from app.claims import Claims, RenderedElsewhere
-from app.engine import Engine
-from app.errors import OriginalChanged, OriginalTooLarge, Overloaded, naming, problem_of
+from app.errors import OriginalChanged, OriginalTooLarge, naming, problem_of
+from app.executor import Executor
 from app.flights import Flights
 from app.keys import UPLOAD, Fetched, Keyed, key_of
 from app.originals import Originals
-from app.pressure import PRESSED, ease, eased_key
+from app.pressure import eased_key
 from app.purges import Purges, Verdict
-from app.refusals import Refusals, check_seconds
+from app.refreshing import Refreshing
+from app.refusals import Refusals
 from app.results import StoredTier
 from app.sources.base import Identity, Ref
 from app.subjects import Coverage
 from app.telemetry import Metrics, Timings, note
+from app.watermarks import Watermarks
 from transforms import pipeline
-from transforms.bitmap import AS_BITMAP, Bitmap
-from transforms.cost import estimate_all
-from transforms.errors import InvalidOption, UnsupportedFormat
-from transforms.formats import SNIFFED_BYTES, sniff
-from transforms.inspect import Header, header_of_leaf, look
-from transforms.limits import Limits
+from transforms.errors import InvalidOption
 from transforms.pipeline import Result, Stop, Work
 from transforms.transform import Transform
 
@@ -63,8 +56,6 @@ _Flight = tuple[float | str | None, ...]
 
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
-_REFRESH_AGAIN: Final = 10.0
-"""Seconds after which a stale result is made anew again, where that has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +89,7 @@ class Renderer:
         originals: Originals,
         memory_tier: MemoryTier,
         stored_tier: StoredTier,
-        admission: Admission,
-        engine: Engine,
-        children: Children | None,
-        limits: Limits,
+        executor: Executor,
         max_bytes: int,
         max_seconds: float,
         pressure_effort: int | None = None,
@@ -113,10 +101,8 @@ class Renderer:
         self.originals = originals
         self._memory_tier = memory_tier
         self._stored_tier = stored_tier
-        self._admission = admission
-        self._engine = engine
-        self._children = children
-        self._limits = limits
+        self.executor = executor
+        self._watermarks = Watermarks(originals, executor)
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._pressure_effort = pressure_effort
@@ -125,12 +111,9 @@ class Renderer:
         self._claims = claims
         self._refusals = refusals
         self._rendering: Flights[_Flight, _Made] = Flights()
-        self._bitmaps = BitmapTier()
-        self._decoding: Flights[tuple[Identity, bool], Bitmap] = Flights()
         self._to_keep: dict[_Flight, tuple[Ref, ...]] = {}
         """Renders under way whose results may be kept: a purge takes an original's out."""
-        self._refreshing: dict[str, tuple[Rendered, asyncio.Task[None]]] = {}
-        """Stale results that are being made anew, by key."""
+        self._refreshing = Refreshing()
         self._outdated: set[str] = set()
         """Keys whose stored results are to be written over."""
 
@@ -196,11 +179,11 @@ class Renderer:
 
     async def fetch(self, keyed: Keyed) -> Fetched:
         """Steps 5 and 6: the originals of a request, but for its watermarks, and a header."""
-        self._admission.check(Lane.INTERACTIVE)
+        self.executor.check(Lane.INTERACTIVE)
         self._check_bytes(keyed)
         data = await self.originals.fetch(keyed.identity)
         others = await self.originals.fetch_all(keyed.others)
-        header = await self.look(data, page=keyed.transform.page or 0)
+        header = await self.executor.look(data, page=keyed.transform.page or 0)
         return Fetched(keyed=keyed, data=data, others=others, header=header)
 
     def plan(self, fetched: Fetched, transform: Transform) -> Work:
@@ -208,13 +191,13 @@ class Renderer:
 
         Raises what `pipeline.prepare` does.
         """
-        return pipeline.prepare(
-            fetched.data, transform, self._limits, others=fetched.others, header=fetched.header
+        return self.executor.plan(
+            fetched.data, transform, others=fetched.others, header=fetched.header
         )
 
     def check_time(self, work: Work) -> None:
         """Raise InvalidOption for what a render is refused for: that it would take too long."""
-        check_seconds(estimate_all([work]), self._max_seconds, Lane.INTERACTIVE)
+        self.executor.check_time(work)
 
     def refusal_of(self, work: Work) -> InvalidOption | None:
         """What `check_time` raises, if anything."""
@@ -233,8 +216,8 @@ class Renderer:
         lane: Lane,
     ) -> T:
         """Steps 6 to 8 for something else than a result, of originals that are there."""
-        bitmaps = await self._fetch_marks([fetched.keyed], lane)
-        made, _ = await self.run(
+        bitmaps = await self._watermarks.fetch_all([fetched.keyed], lane)
+        made, _ = await self.executor.run(
             make,
             fetched.data,
             [transform],
@@ -245,20 +228,6 @@ class Renderer:
         )
         return made
 
-    async def look(self, data: bytes, *, page: int = 0) -> Header:
-        """Read the header of an original, and check it against the limits.
-
-        Raises BrokenImage, UnsupportedFormat, SourceTooLarge, Overloaded.
-        """
-        image_format = sniff(data[:SNIFFED_BYTES])
-        if image_format.foreign:
-            async with self._open_foreign(image_format.name, data, page=page) as child:
-                header = header_of_leaf(image_format, child.leaf)
-        else:
-            header = await asyncio.to_thread(look, data)
-        self._limits.check_original(header, page=0, frames=1)
-        return header
-
     def withdraw(self, coverage: Coverage) -> None:
         """Keep nothing of the renders under way that this is about."""
         self._to_keep = {
@@ -266,17 +235,11 @@ class Renderer:
             for flight, refs in self._to_keep.items()
             if not any(ref in coverage for ref in refs)
         }
-        for key, (rendered, task) in list(self._refreshing.items()):
-            if any(ref in coverage for ref in rendered.refs):
-                task.cancel()
-                del self._refreshing[key]
+        self._refreshing.withdraw(coverage)
 
     async def close(self) -> None:
         """Give up what is made anew behind answers."""
-        tasks = [task for _, task in self._refreshing.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._refreshing.close()
 
     async def _answer_all(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float
@@ -312,8 +275,7 @@ class Renderer:
         timings = Timings()
         if rendered := self._memory_tier.get(keyed.key):
             return self._found(keyed, rendered, "memory", timings, stale=keyed.doubtful)
-        if keyed.key in self._refreshing:
-            rendered, _ = self._refreshing[keyed.key]
+        if rendered := self._refreshing.get(keyed.key):
             return self._found(keyed, rendered, "stored", timings, stale=True)
         if (
             keyed.identity.ref.kind == UPLOAD
@@ -336,7 +298,8 @@ class Renderer:
         self._outdated.add(keyed.key)
         if verdict is Verdict.GONE:
             return None
-        self._refresh(keyed, rendered)
+        refresh = partial(self._join, [keyed], Lane.API, self._max_seconds)
+        self._refreshing.start(rendered, keyed.key, refresh)
         return self._found(keyed, rendered, "stored", timings, stale=True)
 
     def _found(
@@ -345,22 +308,6 @@ class Renderer:
         if keyed.preset is not None:
             self._memory_tier.label(keyed.key, keyed.preset)
         return self._counted(Answer(rendered=rendered, tier=tier, timings=timings, stale=stale))
-
-    def _refresh(self, keyed: Keyed, stale: Rendered) -> None:
-        """Make a result anew, behind those who get the stale one meanwhile."""
-
-        async def refresh() -> None:
-            try:
-                await self._join([keyed], Lane.API, self._max_seconds)
-            except Exception as error:  # noqa: BLE001 - nobody waits for it: it is told in the log
-                problem = problem_of(error)
-                log.warning("result_not_refreshed", code=problem.code if problem else "internal")
-                await asyncio.sleep(_REFRESH_AGAIN)
-            finally:
-                if self._refreshing.get(keyed.key, (None, None))[1] is asyncio.current_task():
-                    del self._refreshing[keyed.key]
-
-        self._refreshing[keyed.key] = (stale, asyncio.create_task(refresh()))
 
     def _counted(self, answer: Answer) -> Answer:
         self._metrics.results.labels(answer.tier).inc()
@@ -383,6 +330,7 @@ class Renderer:
         except BaseException as error:
             for keyed in keyeds:
                 self._claims.release(keyed)
+                self._outdated.discard(keyed.key)
                 self._refusals.remember(keyed.key, error)
             if isinstance(error, Exception):
                 problem = problem_of(error)
@@ -397,13 +345,14 @@ class Renderer:
                 await self._keep(keyed, rendered, lane)
             else:
                 self._claims.release(keyed)
+                self._outdated.discard(keyed.key)
         return _Made(results=made, timings=timings)
 
     async def _render_measured(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, timings: Timings
     ) -> list[Rendered]:
         # Where the queue is full already, nothing is downloaded in vain.
-        self._admission.check(lane)
+        self.executor.check(lane)
         first = keyeds[0]
         for keyed in keyeds:
             self._check_bytes(keyed)
@@ -411,13 +360,19 @@ class Renderer:
             data = await self.originals.fetch(first.identity)
             with naming("merge"):
                 others = {k.others: await self.originals.fetch_all(k.others) for k in keyeds}
-            bitmaps = await self._fetch_marks(keyeds, lane)
+            bitmaps = await self._watermarks.fetch_all(keyeds, lane)
 
         transforms = [keyed.transform for keyed in keyeds]
         merged = [others[keyed.others] for keyed in keyeds]
         marks = [{mark.ref.name: bitmaps[mark] for mark in keyed.marks} for keyed in keyeds]
-        shared = len(keyeds) == 1 and lane is not Lane.JOBS and first.identity.ref.kind != UPLOAD
-        results, works = await self.run(
+        # Of what is outdated, the store has a result that is not the one to wait for.
+        shared = (
+            len(keyeds) == 1
+            and lane is not Lane.JOBS
+            and first.identity.ref.kind != UPLOAD
+            and first.key not in self._outdated
+        )
+        results, works = await self.executor.run(
             pipeline.run_all,
             data,
             transforms,
@@ -435,85 +390,6 @@ class Renderer:
             self._rendered(keyed, work, result, timings)
             for keyed, work, result in zip(keyeds, works, results, strict=True)
         ]
-
-    async def run(
-        self,
-        make: Callable[[bytes, Sequence[Work], Stop], T],
-        data: bytes,
-        transforms: Sequence[Transform],
-        lane: Lane,
-        timings: Timings,
-        *,
-        seconds: float | None = None,
-        merged: Sequence[Sequence[bytes]] | None = None,
-        marks: Sequence[Mapping[str, Bitmap]] | None = None,
-        least_effort: int | None = None,
-        claim: Callable[[float], Awaitable[None]] | None = None,
-    ) -> tuple[T, list[Work]]:
-        """Steps 6 to 8: look, enter, run. A foreign document is drawn by its own process first.
-
-        Under pressure encoders make do with `least_effort` where that saves much. `claim` is told
-        the estimate before a processor is waited for, and may call the render off.
-        """
-        async with AsyncExitStack() as stack:
-            image_format = sniff(data[:SNIFFED_BYTES])
-            child = header = None
-            if image_format.foreign:
-                page = transforms[0].page or 0
-                with timings.measure("look"):
-                    child = await stack.enter_async_context(
-                        self._open_foreign(image_format.name, data, page=page, lane=lane)
-                    )
-                header = header_of_leaf(image_format, child.leaf)
-
-            def prepare() -> list[Work]:
-                return [
-                    pipeline.prepare(
-                        data,
-                        transform,
-                        self._limits,
-                        others=merged[number] if merged else (),
-                        marks=marks[number] if marks else None,
-                        header=header,
-                    )
-                    for number, transform in enumerate(transforms)
-                ]
-
-            with timings.measure("look"):
-                works = await asyncio.to_thread(prepare)
-            cost = estimate_all(works)
-            seconds = seconds or self._max_seconds
-            check_seconds(cost, seconds, lane)
-            if claim is not None:
-                await claim(cost.seconds)
-            if least_effort is not None and self._admission.is_pressed(lane, share=PRESSED):
-                works, cost = ease(works, cost, effort=least_effort)
-            with timings.measure("queue"):
-                held = len(data) + sum(map(len, chain.from_iterable(merged or ())))
-                ticket = await self._admission.enter(lane, cost, held=held)
-            if child is not None:
-                try:
-                    with timings.measure("draw"):
-                        data = await child.draw(pipeline.scale_to_draw(works, self._limits))
-                except BaseException:
-                    ticket.release(learn=False)
-                    raise
-            made = await self._engine.run(partial(make, data, works), ticket, timeout=seconds)
-            return made, works
-
-    @asynccontextmanager
-    async def _open_foreign(
-        self, name: str, data: bytes, *, page: int, lane: Lane = Lane.INTERACTIVE
-    ) -> AsyncIterator[Child]:
-        if self._children is None:
-            raise UnsupportedFormat(f"The original is {name}, which this service does not read")
-        async with AsyncExitStack() as stack:
-            try:
-                child = await stack.enter_async_context(self._children.open(name, data, page=page))
-            except Overloaded:
-                self._admission.note_shed(lane, Reason.DOCUMENTS)
-                raise
-            yield child
 
     def _rendered(self, keyed: Keyed, work: Work, result: Result, timings: Timings) -> Rendered:
         timings.add_in_turn({"decode": result.decode_seconds, "encode": result.encode_seconds})
@@ -544,11 +420,11 @@ class Renderer:
             )
 
     async def _keep(self, keyed: Keyed, rendered: Rendered, lane: Lane) -> None:
+        over = keyed.key in self._outdated
+        self._outdated.discard(keyed.key)
         if rendered.reduced:
             self._claims.release(keyed)
             return
-        over = rendered.key in self._outdated
-        self._outdated.discard(rendered.key)
         if lane is Lane.JOBS:
             # A job has ended when its result is there for all replicas; in this one's memory it
             # would only be in the way of what is asked for.
@@ -560,35 +436,6 @@ class Renderer:
         if rendered.ref.kind != UPLOAD:
             release = partial(self._claims.release, keyed)
             self._stored_tier.put_later(rendered, keyed.fm, over=over, after=release)
-
-    async def _fetch_marks(self, keyeds: Sequence[Keyed], lane: Lane) -> dict[Identity, Bitmap]:
-        """The bitmaps of all watermarks. Those not kept are decoded, equal ones at once together.
-
-        What waits for an answer does not wait in the lane of jobs.
-        """
-        identities = list(dict.fromkeys(mark for keyed in keyeds for mark in keyed.marks))
-
-        async def fetch(identity: Identity) -> Bitmap:
-            kept = self._bitmaps.get(identity)
-            if kept is not None:
-                return kept
-            return await self._decoding.join(
-                (identity, lane is Lane.JOBS), partial(self._decode_mark, identity, lane)
-            )
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(fetch(identity)) for identity in identities]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return {mark: task.result() for mark, task in zip(identities, tasks, strict=True)}
-
-    async def _decode_mark(self, identity: Identity, lane: Lane) -> Bitmap:
-        with naming("watermark"):
-            data = await self.originals.fetch(identity)
-            bitmap, _ = await self.run(pipeline.make_bitmap, data, [AS_BITMAP], lane, Timings())
-        self._bitmaps.put(identity, bitmap)
-        return bitmap
 
 
 def _flight(keys: Iterable[str], lane: Lane, seconds: float) -> _Flight:

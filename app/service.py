@@ -23,6 +23,7 @@ from app.descriptions import Describer
 from app.downloads import Downloads
 from app.engine import Engine
 from app.errors import StoreMisconfigured
+from app.executor import Executor
 from app.identities import Identities
 from app.jobs.opening import open_jobs
 from app.jobs.service import Jobs
@@ -193,10 +194,13 @@ async def open_service(
         originals=known,
         memory_tier=memory_tier,
         stored_tier=stored_tier,
-        admission=admission,
-        engine=engine,
-        children=children,
-        limits=limits,
+        executor=Executor(
+            admission=admission,
+            engine=engine,
+            children=children,
+            limits=limits,
+            max_seconds=settings.render_timeout,
+        ),
         max_bytes=int(settings.max_source_bytes),
         max_seconds=settings.render_timeout,
         pressure_effort=None if settings.pressure_effort == "off" else settings.pressure_effort,

@@ -117,7 +117,7 @@ async def closed_loop(job: dict[str, Any]) -> dict[str, Any]:
 
     Connection i of n takes the targets i, i + n, i + 2n and so on, round and round, so that with
     at least n targets no two connections ask for the same thing at once. Ends after `count`
-    requests of all connections together, or `seconds`. Whoever is refused waits for `pause` seconds.
+    requests of all connections together, or `seconds`. Whoever meets a fault waits `pause` seconds.
     """
     loop = asyncio.get_running_loop()
     requests = [request_of(path, job.get("headers", {})) for path in job["targets"]]

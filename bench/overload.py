@@ -154,7 +154,7 @@ def measure(*, quick: bool, seconds: float | None = None) -> Report:
             ORIGIN: lambda: _hanging(service, slow, folder),
             READERS: lambda: _reading(service, originals.groups["jpeg12"][0], folder),
         }
-        # Warms up, teaches the service what renders take, and brings memory to what such a load takes.
+        # Warms up, teaches the service what renders take, and has memory grow to what that takes.
         phases.capacity(max(short, long))
         with Others([service, load, slow]) as others:
             rows = _turns(phases, beside, rounds=rounds, short=short, long=long)

@@ -239,7 +239,7 @@ async def _describe_content(service: Service, key: str) -> dict[str, str]:
 async def receive_upload(service: Service, request: Request) -> tuple[bytes, Header]:
     """The body, found to be a picture within the limits. Raises what says why it is not."""
     data = await receive_body(service, request)
-    return data, await service.renderer.look(data)
+    return data, await service.renderer.executor.look(data)
 
 
 async def receive_body(service: Service, request: Request) -> bytes:
