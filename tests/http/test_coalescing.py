@@ -31,7 +31,7 @@ def nothing_is_left(served):
         renderer.originals._identifying,
         renderer.originals._fetching,
         renderer._rendering,
-        renderer._decoding,
+        renderer._watermarks._decoding,
     )
     return (
         not any(len(flight) for flight in flights)

@@ -305,7 +305,7 @@ def test_a_process_that_is_killed_takes_no_other_request_with_it(serve, samples,
     samples.put("slow.svg", SLOW_SVG)
     served = serve(children=True, child_timeout=30, workers=2, queue_interactive=30)
     assert served.get("/thumb/drawing.svg?w=30").status_code == 200
-    zygote = served.app.api.state.service.renderer._children._zygote._process.pid
+    zygote = served.app.api.state.service.renderer.executor._children._zygote._process.pid
     slow = []
     thread = threading.Thread(target=lambda: slow.append(served.get("/thumb/slow.svg?w=60")))
     thread.start()
