@@ -31,6 +31,7 @@ _WIDTHS: Final = range(20, 1020)
 _EQUAL: Final = 50
 _VARIANTS: Final = 200
 _HOT_CLIENTS: Final = 24
+_TIMES: Final = 3
 _LOGGED: Final = 10.0
 _SETTLED: Final = 3.0
 
@@ -174,19 +175,24 @@ def ask_for_variants(cluster: Cluster, key: str, count: int, *, clients: int) ->
 
 
 def find_homes(cluster: Cluster, ids: Ids, paths: Paths) -> dict[str, int]:
-    """Which replica each original is at: asked for one after the other, so that none spills."""
+    """Which replica each original is at.
+
+    They are asked for one after the other, so that none spills; and several times, since a balancer
+    may count a request for a moment longer than its client.
+    """
     marks = cluster.marks()
-    for _ in ids:
+    for _ in range(_TIMES * len(ids)):
         status, _ = cluster.ask(paths())
         if status != 200:
             raise RuntimeError(f"a request was answered with {status}")
     # A request is in the log a moment after its answer.
     deadline = time.monotonic() + _LOGGED
-    while not (found := cluster.mains(since=marks)).keys() >= set(ids):
+    while any(len(cluster.mains(since=marks).get(key, ())) < _TIMES for key in ids):
         if time.monotonic() > deadline:
             raise TimeoutError("not all requests are in the logs")
         time.sleep(0.02)
-    return {key: numbers[-1] for key, numbers in found.items()}
+    found = cluster.mains(since=marks)
+    return {key: Counter(numbers).most_common(1)[0][0] for key, numbers in found.items()}
 
 
 def lose(cluster: Cluster, ids: Ids, paths: Paths, *, key: str) -> Moves:
@@ -256,12 +262,13 @@ def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, tries: int) -
     report.figures["faults"] = [str(each) for each in drained.failures + killed.failures][:20]
 
     time.sleep(_SETTLED)  # results are written behind their answers
-    before = sum(total(each, "pixelmill_results_stored_total") for each in cluster.sums())
+    before = _stored(cluster)
     equal = f"/thumb/{ids[0]}?w=333&h=222&fm=webp"
     rendered = renders_of(cluster, lambda: ask_at_once([cluster.port], equal, _EQUAL))
     time.sleep(_SETTLED)
-    written = sum(total(each, "pixelmill_results_stored_total") for each in cluster.sums()) - before
-    direct = f"/thumb/{ids[0]}?w=334&h=222&fm=webp"
+    written = _stored(cluster) - before
+    # Dear enough to be claimed by one replica.
+    direct = f"/thumb/{ids[0]}?w=1000&fm=avif&effort=4"
     ports = [replica.port for replica in cluster.replicas]
     rendered_direct = renders_of(cluster, lambda: ask_at_once(ports, direct, _EQUAL))
     variants = ask_for_variants(cluster, ids[1], _VARIANTS, clients=1)
@@ -281,7 +288,7 @@ def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, tries: int) -
     )
     report.verdicts += [
         Verdict(what=f"renders for {_EQUAL} equal misses", value=sum(rendered), at_most=2),
-        Verdict(what="writes of their one object", value=written, at_most=2),
+        Verdict(what="objects stored of them", value=written, at_most=1),
         Verdict(what="renders where each replica is asked", value=sum(rendered_direct), at_most=2),
         Verdict(what="replicas that variants meet", value=_busy(variants), at_most=1),
         Verdict(what="replicas that a hot original meets", value=_busy(hot), at_least=2),
@@ -289,6 +296,14 @@ def measure(folder: Path, stack: ExitStack, kind: BalancerKind, *, tries: int) -
         Verdict(what="originals of the lost that move", value=moves.own, at_least=1),
     ]
     return report
+
+
+def _stored(cluster: Cluster) -> int:
+    """How many results replicas have written that were not there."""
+    stored = (
+        total(each, "pixelmill_results_stored_total", 'outcome="stored"') for each in cluster.sums()
+    )
+    return int(sum(stored))
 
 
 def _busy(counts: list[int]) -> int:
