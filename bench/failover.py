@@ -180,6 +180,7 @@ def find_homes(cluster: Cluster, ids: Ids, paths: Paths) -> dict[str, int]:
     They are asked for one after the other, so that none spills; and several times, since a balancer
     may count a request for a moment longer than its client.
     """
+    time.sleep(_SETTLED)  # what was asked for before is in the logs by then
     marks = cluster.marks()
     for _ in range(_TIMES * len(ids)):
         status, _ = cluster.ask(paths())
