@@ -266,6 +266,9 @@ class Renderer:
 
     async def _join(self, keyeds: list[Keyed], lane: Lane, seconds: float) -> _Made:
         flight = _flight([keyed.key for keyed in keyeds], lane, seconds)
+        if flight not in self._rendering:
+            # Where the queue is full already nothing is begun, least of all a download.
+            self.executor.check(lane)
         return await self._rendering.join(
             flight, partial(self._render, keyeds, lane, seconds, flight)
         )
@@ -351,8 +354,6 @@ class Renderer:
     async def _render_measured(
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, timings: Timings
     ) -> list[Rendered]:
-        # Where the queue is full already, nothing is downloaded in vain.
-        self.executor.check(lane)
         first = keyeds[0]
         for keyed in keyeds:
             self._check_bytes(keyed)

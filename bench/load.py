@@ -145,7 +145,8 @@ async def closed_loop(job: dict[str, Any]) -> dict[str, Any]:
         tally.add(status, connection.began)
         request = next(walks[connection], None) if status else None
         if request is not None and status >= 500 and pause:
-            loop.call_later(pause, connection.send, request)
+            # Not all at the same moment, though they were told so at the same moment.
+            loop.call_later(pause * random.uniform(0.5, 1.5), connection.send, request)
             return
         if request is not None:
             connection.send(request)
