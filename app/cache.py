@@ -93,6 +93,11 @@ class MemoryTier:
         while self._size > self._limit:
             self._drop(next(iter(self._results)))
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for key in list(self._results):
+            self._drop(key)
+
     def label(self, key: str, preset: str) -> None:
         """Take note that a result that is kept was asked for through a preset."""
         if key in self._results:

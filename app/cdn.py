@@ -128,6 +128,7 @@ class PurgeHook:
         self._hard: dict[str, None] = {}
         self._soft: dict[str, None] = {}
         self._senders: set[asyncio.Task[None]] = set()
+        self._later: dict[tuple[tuple[str, ...], bool], asyncio.TimerHandle] = {}
         self._closing = asyncio.Event()
 
     def tell(self, tags: Sequence[str], *, soft: bool) -> None:
@@ -155,6 +156,19 @@ class PurgeHook:
         self._senders.add(sender)
         sender.add_done_callback(self._senders.discard)
 
+    def tell_later(self, tags: Sequence[str], *, soft: bool, seconds: float) -> None:
+        """Tell it in so many seconds, or when the service ends."""
+        loop = asyncio.get_running_loop()
+        key = (tuple(tags), soft)
+        if key in self._later or len(self._later) >= _WAITING or self._closing.is_set():
+            return
+        self._later[key] = loop.call_later(seconds, self._tell_now, key)
+
+    def _tell_now(self, key: tuple[tuple[str, ...], bool]) -> None:
+        del self._later[key]
+        tags, soft = key
+        self.tell(tags, soft=soft)
+
     async def settle(self) -> None:
         """Wait until everything has been told or given up."""
         while self._senders:
@@ -162,6 +176,9 @@ class PurgeHook:
 
     async def close(self) -> None:
         """Tell what waits once more, within a bound, and let go of connections."""
+        for key, handle in list(self._later.items()):
+            handle.cancel()
+            self._tell_now(key)
         self._closing.set()
         if self._senders:
             _, late = await asyncio.wait(self._senders, timeout=_CLOSE_TIMEOUT)

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 _LOOK_EVERY: Final = 0.1
 _CLOSE_TIMEOUT: Final = 5.0
+_SLOW: Final = 2.0
+"""Seconds after which a store is slower than to render."""
 _PATIENCE: Final = (2.0, 10.0)
 """Seconds to wait for another replica: three times the estimate, within these bounds."""
 
@@ -61,8 +63,8 @@ class Claims:
             try:
                 if not await self._take(self._store, path):
                     await self._wait(self._store, path, keyed, seconds)
-            except ServiceError as error:
-                log.warning("claim_failed", error=error.detail)
+            except (ServiceError, TimeoutError) as error:
+                log.warning("claim_failed", error=str(error) or "the store is slow")
 
     def release(self, keyed: Keyed) -> None:
         """Give a claim up, if it is held: the result is stored, or will not be."""
@@ -83,9 +85,11 @@ class Claims:
             await store.delete(path)
 
     async def _take(self, store: ObjectStore, path: str) -> bool:
-        taken = await store.create(path, b"-", content_type="text/plain")
-        if taken is not None:
-            self._held.add(path)
+        self._held.add(path)  # before it is known: whoever leaves meanwhile gives it up
+        async with asyncio.timeout(_SLOW):
+            taken = await store.create(path, b"-", content_type="text/plain")
+        if taken is None:
+            self._held.discard(path)
         return taken is not None
 
     async def _wait(self, store: ObjectStore, path: str, keyed: Keyed, seconds: float) -> None:
@@ -94,15 +98,15 @@ class Claims:
         while time.monotonic() < until:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                await store.stat(path)
-                released = False
+                async with asyncio.timeout(_SLOW):
+                    await store.stat(path)
+                continue
             except OriginalMissing:
-                released = True
-            # The result is written before the claim on it is given up.
+                pass  # the result is written before the claim on it is given up
             found = await self._stored_tier.get(keyed.key, keyed.identity, keyed.fm)
             if found is not None:
                 raise RenderedElsewhere(found)
-            if released and await self._take(store, path):
+            if await self._take(store, path):
                 return
         self._held.add(path)  # its owner is gone: what it left is removed with what is made here
 

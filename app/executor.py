@@ -132,7 +132,7 @@ class Executor:
             cost = estimate_all(works)
             seconds = seconds or self._max_seconds
             check_seconds(cost, seconds, lane)
-            if claim is not None:
+            if claim is not None and child is None:  # one that waits would hold its process
                 await claim(cost.seconds)
             if least_effort is not None and self._admission.is_pressed(lane, share=PRESSED):
                 works, cost = ease(works, cost, effort=least_effort)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
@@ -21,6 +21,7 @@ from app.errors import OriginalMissing, ServiceError
 from app.results import prefix_of
 from app.sources.base import Identity, Ref
 from app.stores.base import ObjectStore
+from app.subjects import Coverage
 
 log = structlog.get_logger(__name__)
 
@@ -68,13 +69,18 @@ class Identities:
         if len(self._writing) >= _AT_ONCE:
             return
         self._note(ref, identity.version)
-        task = asyncio.create_task(self._write(identity))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        self._begin(self._write(identity))
 
-    def forget(self, ref: Ref) -> None:
-        """Write it again the next time: what is stored of this original is being removed."""
+    def forget_all(self, coverage: Coverage) -> None:
+        """Write these again the next time: what is stored of them is being removed."""
+        for ref in list(coverage.among(self._written)):
+            del self._written[ref]
+
+    def erase(self, ref: Ref) -> None:
+        """Remove what is known, in the background: the original is no more."""
         self._written.pop(ref, None)
+        if ref.kind in self._kinds and len(self._writing) < _AT_ONCE:
+            self._begin(self._remove(ref))
 
     async def close(self) -> None:
         """Finish writing, within a bound."""
@@ -82,10 +88,21 @@ class Identities:
             await asyncio.wait(self._writing, timeout=_CLOSE_TIMEOUT)
 
     async def _write(self, identity: Identity) -> None:
-        with suppress(ServiceError):  # it is known again when the original is asked for again
+        try:
             await self._store.write(
                 _key(identity.ref), _show(identity), content_type="application/json"
             )
+        except ServiceError:
+            self._written.pop(identity.ref, None)  # it is written when it is next asked for
+
+    async def _remove(self, ref: Ref) -> None:
+        with suppress(ServiceError):
+            await self._store.delete(_key(ref))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
 
     def _note(self, ref: Ref, version: str) -> None:
         self._written[ref] = version

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,11 +22,12 @@ from app.errors import (
     ServiceError,
     SourceFailed,
     SourceTimeout,
+    SourceUnfit,
     StoreMisconfigured,
 )
 from app.flights import Flights
 from app.identities import Identities
-from app.sources import stored
+from app.sources import stored, web
 from app.sources.base import Identity, Ref, Source
 from app.stores.base import check_key
 from app.subjects import Coverage
@@ -95,6 +97,8 @@ class Originals:
         if known is None or known[1] > now:
             try:
                 return await self.identify(ref)
+            except SourceUnfit:
+                raise  # the origin has told: it gives the original to nobody, or not to us
             except _UNTOLD as error:
                 recalled = await self._recall(ref)
                 if recalled is None:
@@ -113,8 +117,10 @@ class Originals:
             if asking.done():
                 return asking.result()
             raise SourceTimeout(f"The source has not told within {soon:g} s what there is now")
+        except SourceUnfit:
+            raise
         except _UNTOLD as error:
-            if asking.done():
+            if asking.done() or soon:
                 self._note_trouble(ref, error)
             return replace(known[0], doubt=error)
 
@@ -173,9 +179,9 @@ class Originals:
             for ref in list(coverage.among(known)):
                 self.forget(ref)
 
-    def expire_all(self, coverage: Coverage) -> None:
-        """Trust nothing that is known of these, and keep it for when their sources fail."""
-        for ref in coverage.among(self._identities):
+    def expire_all(self, coverage: Coverage | None) -> None:
+        """Trust nothing that is known of these, or at all. It is kept for when sources fail."""
+        for ref in list(self._identities if coverage is None else coverage.among(self._identities)):
             identity, _ = self._identities[ref]
             self._identities[ref] = (identity, 0.0)
 
@@ -193,8 +199,8 @@ class Originals:
     async def _ask(self, ref: Ref, known: Identity | None) -> Identity:
         self._asking.add(ref)
         try:
-            if known is None:
-                # With what another process knew, the source is asked for changes only.
+            if known is None and ref.kind == web.KIND:
+                # With what another process knew, the origin is asked for changes only.
                 known = await self._recall(ref)
             found = await self._sources[ref.kind].identify(ref.name, known)
         except OriginalMissing as error:
@@ -216,7 +222,7 @@ class Originals:
         if identity.doubt is None:
             return identity
         if identity.ref not in self._identifying and not self.fresh_for(identity.ref):
-            raise identity.doubt
+            raise copy(identity.doubt).with_traceback(None)  # others may raise it in their words
         settled = await self.identify(identity.ref)
         if settled.version != identity.version:
             raise OriginalChanged("The original has been replaced")
@@ -245,6 +251,8 @@ class Originals:
             # Whoever has just found it missing may be uploading it, to whichever replica; and a
             # store is asked cheaply.
             return
+        if self._stored is not None:
+            self._stored.erase(ref)
         self._missing[ref] = (detail, time.monotonic() + self._freshness.missing)
         self._missing.move_to_end(ref)
         while len(self._missing) > _KNOWN:

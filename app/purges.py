@@ -6,19 +6,22 @@ forgets what it is about: results in memory, versions, renders under way. So a p
 replicas within that second and what it takes to read a note.
 
     .pixelmill/purges/
-      latest            written after each note: its version is what replicas look at
-      log/<time>-<id>   one note each, in the order of their times; removed after ten minutes
-      lasting/<digest>  one subject each whose results are not all deleted at once
+      latest               names the note that was written last: its version is what is looked at
+      log/<time>-<id>      one note each; removed after ten minutes
+      lasting/<subject>    one subject each of which results are left that count for less
 
-Results of an original lie under a prefix of their own, and are deleted. Those of a preset, or of
-all ids that begin with some text, cannot be found in the store: what was stored before the note was
-is not used any more. Both times are those of the store's clock. The same goes for a soft purge,
-after which results stay to be used until they are made anew.
+Stored results of an original lie under a prefix of their own, and are deleted. Those of a preset,
+of ids that begin with some text, or in which an original is only a part, cannot be found by
+listing: what was stored before the note was is not used any more. Both times are those of the
+store's clock. The same goes for a soft purge, after which results are used until they have been
+made anew; and for ten minutes for every purge, since another replica may read a result while it is
+being deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import secrets
@@ -44,12 +47,14 @@ _LATEST: Final = ".pixelmill/purges/latest"
 _LOG: Final = ".pixelmill/purges/log/"
 _LASTING: Final = ".pixelmill/purges/lasting/"
 _JSON: Final = "application/json"
-_OVERLAP: Final = 60.0
-"""Seconds by which the clocks of replicas may differ, and for which a note may be on its way."""
-_LOGGED_FOR: Final = 600.0
-_SOFT_FOR: Final = timedelta(days=7)
-"""How long results are used after a soft purge of their original. Then they are deleted."""
+_LOGGED_FOR: Final = timedelta(minutes=10)
+_UNHEARD: Final = 300.0
+"""Seconds after which a replica that has heard nothing may have missed a note."""
+_LASTS: Final = timedelta(days=90)
+"""How long a purge of one original counts. Its own results are deleted at once."""
 _CLEAN_EVERY: Final = 300.0
+_LONGEST_NAME: Final = 180
+"""Characters of a subject in the name of a note. What is longer is read from the note."""
 _AT_ONCE: Final = 16
 _PAGE: Final = 1000
 _OPEN_TIMEOUT: Final = 2.0
@@ -74,26 +79,29 @@ class Purges:
     """
 
     def __init__(self, store: ObjectStore | None, *, poll: float) -> None:
+        self.poll = poll
         self._store = store
-        self._poll = poll
         self._on_purge: OnPurge | None = None
-        self._lasting: dict[Subject, tuple[Purge, datetime]] = {}
-        self._prefixes: set[Subject] = set()
-        self._seen: dict[str, float] = {}
-        """Notes that are known, and when they were written by the clock of who wrote them."""
+        self._on_loss: Callable[[], None] = lambda: None
+        self._known: dict[Purge, datetime] = {}
+        """What counts, and from when on by the store's clock."""
+        self._prefixes: set[str] = set()
+        self._seen: set[str] = set()
         self._latest: str | None = None
+        self._heard = time.monotonic()
         self._cleaned = time.monotonic()
         self._gathered: list[Purge] = []
         self._telling: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
-    async def open(self, on_purge: OnPurge) -> None:
+    async def open(self, on_purge: OnPurge, *, on_loss: Callable[[], None]) -> None:
         """Begin to hear: `on_purge` is called with what other replicas have purged.
 
-        What counts for less since before this replica is read first, if the store tells it soon.
+        `on_loss` is called where some of it may have been missed: nothing in memory can be trusted.
+        What counts since before this replica is read first, if the store tells it soon.
         """
-        self._on_purge = on_purge
+        self._on_purge, self._on_loss = on_purge, on_loss
         if self._store is None:
             return
         knows = False
@@ -101,7 +109,7 @@ class Purges:
             async with asyncio.timeout(_OPEN_TIMEOUT):
                 await self._read_lasting(self._store)
                 knows = True
-        if self._poll:
+        if self.poll:
             self._watching = asyncio.create_task(self._watch(self._store, knows=knows))
 
     async def close(self) -> None:
@@ -118,8 +126,6 @@ class Purges:
         replaced at once.
         """
         if self._store is None:
-            for purge in purges:
-                self._learn(purge, datetime.now(UTC))
             return
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell(self._store))
@@ -129,57 +135,49 @@ class Purges:
 
     def verdict(self, refs: Collection[Ref], preset: str | None, stored_at: datetime) -> Verdict:
         """What a result is worth that was stored then, by the clock of the store."""
-        if not self._lasting:
+        if not self._known:
             return Verdict.FRESH
         subjects = [purge_of(ref).subject for ref in refs]
-        subjects += [subject for subject in self._prefixes if subject.covers(refs)]
+        subjects += [
+            subject
+            for subject in (Subject(Kind.PREFIX, prefix) for prefix in self._prefixes)
+            if subject.covers(refs)
+        ]
         if preset is not None:
             subjects.append(Subject(Kind.PRESET, preset))
-        found = Verdict.FRESH
-        for subject in subjects:
-            purge, at = self._lasting.get(subject, (None, stored_at))
-            if purge is not None and stored_at <= at:
-                if not purge.soft:
-                    return Verdict.GONE
-                found = Verdict.STALE
-        return found
+        for soft, verdict in ((False, Verdict.GONE), (True, Verdict.STALE)):
+            if any(self._counts(subject, soft, stored_at) for subject in subjects):
+                return verdict
+        return Verdict.FRESH
+
+    def _counts(self, subject: Subject, soft: bool, stored_at: datetime) -> bool:  # noqa: FBT001 - a pair of both is asked for
+        at = self._known.get(Purge(subject, soft=soft))
+        return at is not None and stored_at <= at
 
     async def _tell(self, store: ObjectStore) -> None:
         async with self._writing:
             purges, self._gathered, self._telling = self._gathered, [], None
-            now = time.time()
-            key = f"{_LOG}{_digits(now)}-{secrets.token_hex(6)}"
-            self._seen[key] = now
-            await _each(lambda purge: self._write_lasting(store, purge), purges)
+            key = f"{_LOG}{int(time.time() * 1000):013d}-{secrets.token_hex(6)}"
+            self._seen.add(key)
+            await _each(lambda purge: _write_lasting(store, purge), purges)
             await store.write(key, _note(purges), content_type=_JSON)
-            at = (await store.stat(key)).modified or datetime.now(UTC)
-            for purge in purges:
-                self._learn(purge, at)
+            self._learn(purges, (await store.stat(key)).modified)
             # After the note: who sees this one change finds the note too.
             await store.write(_LATEST, key.encode(), content_type="text/plain")
 
-    async def _write_lasting(self, store: ObjectStore, purge: Purge) -> None:
-        key = _lasting_key(purge.subject)
-        if purge.lasting:
-            await store.write(key, _note([purge]), content_type=_JSON)
-        elif purge.subject in self._lasting:
-            await store.delete(key)
-
-    def _learn(self, purge: Purge, at: datetime) -> None:
-        subject = purge.subject
-        if not purge.lasting:
-            self._lasting.pop(subject, None)
-            return
-        self._lasting[subject] = (purge, at)
-        if subject.kind is Kind.PREFIX:
-            self._prefixes.add(subject)
+    def _learn(self, purges: Sequence[Purge], at: datetime | None) -> None:
+        at = at or datetime.now(UTC)
+        for purge in purges:
+            self._known[purge] = max(at, self._known.get(purge, at))
+            if purge.subject.kind is Kind.PREFIX:
+                self._prefixes.add(purge.subject.name)
 
     async def _watch(self, store: ObjectStore, *, knows: bool) -> None:
         hears = True
         while True:
             try:
                 if not knows:
-                    await self._read_lasting(store)
+                    await self._act(await self._read_lasting(store))
                     knows = True
                 await self._look(store)
                 if not hears:
@@ -191,90 +189,117 @@ class Purges:
                 hears = False
             except Exception:
                 log.exception("defect")
-            await asyncio.sleep(self._poll)
+            await asyncio.sleep(self.poll)
 
     async def _look(self, store: ObjectStore) -> None:
+        now = time.monotonic()
+        if now - self._heard > _UNHEARD:
+            # Notes may have come and gone.
+            await self._read_lasting(store)
+            self._on_loss()
         with suppress(OriginalMissing):
             latest = (await store.stat(_LATEST)).version
             if latest != self._latest:
                 await self._read_log(store)
                 self._latest = latest
-        if time.monotonic() - self._cleaned > _CLEAN_EVERY:
-            self._cleaned = time.monotonic()
+        self._heard = now
+        if now - self._cleaned > _CLEAN_EVERY:
+            self._cleaned = now
             await self._clean(store)
 
     async def _read_log(self, store: ObjectStore) -> None:
-        since = max(self._seen.values(), default=time.time()) - _OVERLAP
-        fresh: list[Purge] = []
-        async for stat in _listed(store, _LOG, after=f"{_LOG}{_digits(since)}"):
-            if stat.key not in self._seen:
-                for purge in await _read_note(store, stat.key):
-                    self._learn(purge, stat.modified or datetime.now(UTC))
-                    fresh.append(purge)
-                self._seen[stat.key] = _written(stat.key)
-        newest = max(self._seen.values(), default=since)
-        self._seen = {key: at for key, at in self._seen.items() if at > newest - 2 * _OVERLAP}
-        if fresh and self._on_purge is not None:
-            await self._on_purge(fresh)
+        """Read the notes that are new, and act on each."""
+        named = (await _read(store, _LATEST)).decode(errors="replace")
+        listed = {stat.key: stat async for stat in _listed(store, _LOG)}
+        for key, stat in listed.items():
+            if key not in self._seen:
+                await self._read_note(store, key, stat.modified)
+        self._seen &= listed.keys() | {named}
+        if named.startswith(_LOG) and named not in self._seen:
+            # A store whose listings come late.
+            with suppress(OriginalMissing):
+                await self._read_note(store, named, (await store.stat(named)).modified)
 
-    async def _read_lasting(self, store: ObjectStore) -> None:
+    async def _read_note(self, store: ObjectStore, key: str, at: datetime | None) -> None:
+        with suppress(OriginalMissing):  # it has been removed meanwhile
+            purges = _purges_of(await _read(store, key), key)
+            self._learn(purges, at)
+            await self._act(purges)
+        self._seen.add(key)
+
+    async def _act(self, purges: Sequence[Purge]) -> None:
+        if purges and self._on_purge is not None:
+            await self._on_purge(purges)
+
+    async def _read_lasting(self, store: ObjectStore) -> list[Purge]:
+        found: list[Purge] = []
         async for stat in _listed(store, _LASTING):
-            for purge in await _read_note(store, stat.key):
-                self._learn(purge, stat.modified or datetime.now(UTC))
+            purges = _purges_named(stat.key)
+            if purges is None:
+                with suppress(OriginalMissing):
+                    purges = _purges_of(await _read(store, stat.key), stat.key)
+            self._learn(purges or [], stat.modified)
+            found += purges or []
+        return found
 
     async def _clean(self, store: ObjectStore) -> None:
-        """Remove notes that every replica has read, and end soft purges that are over."""
-        before = f"{_LOG}{_digits(time.time() - _LOGGED_FOR)}"
-        old = [stat.key async for stat in _listed(store, _LOG, before=before)]
-        await _each(store.delete, old)
+        """Remove notes that every replica has read, and forget purges that no more count."""
         now = datetime.now(UTC)
-        over = [
-            Purge(subject, soft=False)
-            for subject, (purge, at) in self._lasting.items()
-            if purge.soft and subject.ref is not None and now - at > _SOFT_FOR
-        ]
-        if over and self._on_purge is not None:
-            await self._on_purge(over)
-            for purge in over:
-                await self._write_lasting(store, purge)
+
+        async def is_over(stat: Stat) -> bool:
+            age = now - (stat.modified or now)
+            if stat.key.startswith(_LOG):
+                return age > _LOGGED_FOR
+            return age > _LASTS and any(p.subject.ref for p in _purges_named(stat.key) or ())
+
+        for folder in (_LOG, _LASTING):
+            old = [stat.key async for stat in _listed(store, folder) if await is_over(stat)]
+            await _each(store.delete, old)
+        for purge, at in list(self._known.items()):
+            counts_for = _LASTS if purge.lasting else _LOGGED_FOR
+            if purge.subject.ref is not None and now - at > counts_for:
+                del self._known[purge]
 
 
-def _lasting_key(subject: Subject) -> str:
-    text = f"{subject.kind}\n{subject.name}"
-    return f"{_LASTING}{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+async def _write_lasting(store: ObjectStore, purge: Purge) -> None:
+    if purge.lasting:
+        await store.write(_lasting_key(purge), _note([purge]), content_type=_JSON)
 
 
-async def _listed(
-    store: ObjectStore, prefix: str, *, after: str = "", before: str = "~"
-) -> AsyncIterator[Stat]:
-    """The notes in the order of their keys, those from `before` on left out."""
+def _lasting_key(purge: Purge) -> str:
+    """The name of a note that lasts. It tells all of it, where the subject's name is not long."""
+    name = base64.urlsafe_b64encode(purge.subject.name.encode()).decode().rstrip("=")
+    if len(name) > _LONGEST_NAME:
+        name = f"~{hashlib.sha256(purge.subject.name.encode()).hexdigest()[:32]}"
+    return f"{_LASTING}{purge.subject.kind}.{'soft' if purge.soft else 'hard'}.{name}"
+
+
+def _purges_named(key: str) -> list[Purge] | None:
+    """What the name of a note tells, or None where the note itself must be read."""
+    try:
+        kind, softness, name = key.removeprefix(_LASTING).split(".")
+        if name.startswith("~"):
+            return None
+        text = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
+        return [Purge(Subject(Kind(kind), text), soft=softness == "soft", lasting=True)]
+    except ValueError:
+        return None
+
+
+async def _listed(store: ObjectStore, prefix: str) -> AsyncIterator[Stat]:
+    after = ""
     while True:
         page = await store.list_page(prefix, after=after, limit=_PAGE)
         for stat in page:
-            if stat.key.removeprefix(prefix) >= before.removeprefix(prefix):
-                return
             yield stat
         if len(page) < _PAGE:
             return
         after = page[-1].key
 
 
-async def _read_note(store: ObjectStore, key: str) -> list[Purge]:
-    try:
-        async with store.read(key) as reading:
-            data = b"".join([chunk async for chunk in reading.chunks])
-    except OriginalMissing:
-        return []  # it has been removed meanwhile
-    return _read(data, key)
-
-
-def _digits(seconds: float) -> str:
-    return f"{int(seconds * 1000):013d}"
-
-
-def _written(key: str) -> float:
-    digits = key.removeprefix(_LOG).partition("-")[0]
-    return int(digits) / 1000 if digits.isdigit() else 0.0
+async def _read(store: ObjectStore, key: str) -> bytes:
+    async with store.read(key) as reading:
+        return b"".join([chunk async for chunk in reading.chunks])
 
 
 def _see(task: asyncio.Task[None]) -> None:
@@ -294,15 +319,28 @@ async def _each(work: Callable[[T], Awaitable[None]], items: Sequence[T]) -> Non
 
 
 def _note(purges: Sequence[Purge]) -> bytes:
-    lines = [{"kind": p.subject.kind, "name": p.subject.name, "soft": p.soft} for p in purges]
+    lines = [
+        {
+            "kind": purge.subject.kind,
+            "name": purge.subject.name,
+            "soft": purge.soft,
+            "lasting": purge.lasting,
+        }
+        for purge in purges
+    ]
     return json.dumps(lines).encode()
 
 
-def _read(data: bytes, key: str) -> list[Purge]:
+def _purges_of(data: bytes, key: str) -> list[Purge]:
     try:
         lines: list[dict[str, Any]] = json.loads(data)
         return [
-            Purge(Subject(Kind(x["kind"]), str(x["name"])), soft=bool(x["soft"])) for x in lines
+            Purge(
+                Subject(Kind(line["kind"]), str(line["name"])),
+                soft=bool(line["soft"]),
+                lasting=bool(line["lasting"]),
+            )
+            for line in lines
         ]
     except (ValueError, KeyError, TypeError):
         log.warning("purge_note_broken", key=key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import structlog
@@ -55,6 +55,11 @@ class Purger:
         """Remove every result that an original is in. Returns how many were stored."""
         return await self.purge([purge_of(ref)])
 
+    def drop_all(self) -> None:
+        """Use nothing any more that is in memory: purges may have been missed."""
+        self._memory_tier.clear()
+        self._originals.expire_all(None)
+
     def drop(self, ref: Ref) -> None:
         """Use nothing any more of what is known here of an original: it is new."""
         self._drop([purge_of(ref)])
@@ -65,11 +70,11 @@ class Purger:
         When this returns, nothing of it is used here any more, and every replica that runs hears of
         it within a second. Raises what `ObjectStore` does: then it is to be repeated.
         """
-        hard = [purge.subject.ref for purge in purges if not purge.soft]
+        hard = Coverage.of(purge for purge in purges if not purge.soft)
         self._drop(purges)
         # Others hear of it first, so that they write nothing behind what is deleted next.
         await self._purges.tell(purges)
-        count = await self._delete([ref for ref in hard if ref is not None])
+        count = await self._delete({*hard.refs, *self._stored_tier.written_among(hard)})
         self._drop(purges)  # and what has come back into memory in the meantime
         self._tell_caches(purges)
         for purge in purges:
@@ -78,10 +83,13 @@ class Purger:
         return count
 
     async def hear(self, purges: Sequence[Purge]) -> None:
-        """Do what another replica tells: it has deleted what was stored by then."""
+        """Do what another replica tells, which deletes what is stored.
+
+        What this one has written of late, or is writing, it deletes itself.
+        """
         self._drop(purges)
         hard = Coverage.of(purge for purge in purges if not purge.soft)
-        written = [ref for ref in self._stored_tier.written_among(hard) if ref in hard.refs]
+        written = self._stored_tier.written_among(hard)
         if written:
             try:
                 await self._delete(written)
@@ -91,31 +99,36 @@ class Purger:
             self._metrics.purges.labels(purge.subject.kind, "elsewhere").inc()
 
     def _tell_caches(self, purges: Sequence[Purge]) -> None:
-        """Have the caches before this service purge: last, so that they find nothing old here."""
+        """Have the caches before this service purge, and again when every replica has heard.
+
+        Until then they may have an old result of one that has not.
+        """
         if self._hook is None:
             return
         for soft in (False, True):
             tags = [tag_of_subject(p.subject) for p in purges if p.soft is soft]
             if tags:
                 self._hook.tell(tags, soft=soft)
+                if self._purges.poll:
+                    self._hook.tell_later(tags, soft=soft, seconds=2 * self._purges.poll + 1)
 
     def _drop(self, purges: Sequence[Purge]) -> None:
         """Use nothing of it any more that is in memory or under way."""
         hard = Coverage.of(purge for purge in purges if not purge.soft)
         soft = Coverage.of(purge for purge in purges if purge.soft)
+        if self._identities is not None:
+            self._identities.forget_all(hard)
         self._originals.forget_all(hard)
         self._originals.expire_all(soft)
         self._renderer.withdraw(hard)
         self._memory_tier.purge(hard)
         self._memory_tier.expire(soft)
 
-    async def _delete(self, refs: Sequence[Ref]) -> int:
+    async def _delete(self, refs: Collection[Ref]) -> int:
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def delete(ref: Ref) -> int:
             async with gate:
-                if self._identities is not None:
-                    self._identities.forget(ref)
                 return await self._stored_tier.purge(ref)
 
         return sum(await asyncio.gather(*map(delete, refs)))

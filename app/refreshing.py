@@ -10,10 +10,13 @@ import structlog
 
 from app.cache import Rendered
 from app.errors import problem_of
+from app.keys import Keyed
 from app.subjects import Coverage
 
 log = structlog.get_logger(__name__)
 
+_MOST: Final = 8
+"""Results that are made anew at once. Of others the stale one is answered meanwhile."""
 _AGAIN: Final = 10.0
 """Seconds after which a result is made anew again, where that has failed."""
 
@@ -22,27 +25,31 @@ class Refreshing:
     """The stale results that are being made anew, by key."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, tuple[Rendered, asyncio.Task[None]]] = {}
+        self._under_way: dict[str, tuple[Rendered, Keyed, asyncio.Task[None]]] = {}
 
     def get(self, key: str) -> Rendered | None:
         """What to answer with while it is made anew."""
         found = self._under_way.get(key)
         return None if found is None else found[0]
 
-    def start(self, stale: Rendered, key: str, render: Callable[[], Awaitable[object]]) -> None:
-        """Begin to make it anew."""
-        self._under_way[key] = (stale, asyncio.create_task(self._run(key, render)))
+    def start(self, stale: Rendered, keyed: Keyed, render: Callable[[], Awaitable[object]]) -> None:
+        """Begin to make it anew, unless that is under way or enough others are."""
+        key = keyed.key
+        if key in self._under_way or len(self._under_way) >= _MOST:
+            return
+        task = asyncio.create_task(self._run(key, render))
+        self._under_way[key] = (stale, keyed, task)
 
     def withdraw(self, coverage: Coverage) -> None:
         """Answer with nothing any more that this is about."""
-        for key, (stale, task) in list(self._under_way.items()):
-            if any(ref in coverage for ref in stale.refs):
+        for key, (_, keyed, task) in list(self._under_way.items()):
+            if keyed.preset in coverage.presets or any(ref in coverage for ref in keyed.refs):
                 del self._under_way[key]
                 task.cancel()
 
     async def close(self) -> None:
         """Give up what is under way."""
-        tasks = [task for _, task in self._under_way.values()]
+        tasks = [task for _, _, task in self._under_way.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -56,5 +63,5 @@ class Refreshing:
             await asyncio.sleep(_AGAIN)
         finally:
             found = self._under_way.get(key)
-            if found is not None and found[1] is asyncio.current_task():
+            if found is not None and found[2] is asyncio.current_task():
                 del self._under_way[key]

@@ -54,6 +54,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _Flight = tuple[float | str | None, ...]
 
+_OUTDATED: Final = 10_000
 _TRIES: Final = 3
 """How often an original may change under a request before it is told so."""
 
@@ -111,8 +112,8 @@ class Renderer:
         self._claims = claims
         self._refusals = refusals
         self._rendering: Flights[_Flight, _Made] = Flights()
-        self._to_keep: dict[_Flight, tuple[Ref, ...]] = {}
-        """Renders under way whose results may be kept: a purge takes an original's out."""
+        self._to_keep: dict[_Flight, Sequence[Keyed]] = {}
+        """Renders under way whose results may be kept: a purge takes them out."""
         self._refreshing = Refreshing()
         self._outdated: set[str] = set()
         """Keys whose stored results are to be written over."""
@@ -228,13 +229,24 @@ class Renderer:
         )
         return made
 
+    async def is_kept(self, keyed: Keyed) -> bool:
+        """Whether the result is stored, and nothing of it has been purged since.
+
+        Raises what `ObjectStore.stat` does.
+        """
+        at = await self._stored_tier.stored_at(keyed.key, keyed.identity.ref, keyed.fm)
+        if at is None:
+            return False
+        return self._purges.verdict(keyed.refs, keyed.preset, at) is Verdict.FRESH
+
     def withdraw(self, coverage: Coverage) -> None:
         """Keep nothing of the renders under way that this is about."""
-        self._to_keep = {
-            flight: refs
-            for flight, refs in self._to_keep.items()
-            if not any(ref in coverage for ref in refs)
-        }
+        for flight, keyeds in list(self._to_keep.items()):
+            refs = {ref for keyed in keyeds for ref in keyed.refs}
+            presets = {keyed.preset for keyed in keyeds}
+            # Of one original, so what takes one of these results out takes all of them.
+            if presets & coverage.presets or any(ref in coverage for ref in refs):
+                del self._to_keep[flight]
         self._refreshing.withdraw(coverage)
 
     async def close(self) -> None:
@@ -246,7 +258,7 @@ class Renderer:
     ) -> list[Answer]:
         found: dict[str, Answer] = {}
         for keyed in keyeds:
-            if answer := await self._find(keyed):
+            if answer := await self._find(keyed, lane):
                 found[keyed.key] = answer
         by_page: dict[int, dict[str, Keyed]] = {}
         for keyed in keyeds:
@@ -273,12 +285,16 @@ class Renderer:
             flight, partial(self._render, keyeds, lane, seconds, flight)
         )
 
-    async def _find(self, keyed: Keyed) -> Answer | None:
-        """Step 3: what the tiers have. What is stale there is made anew behind the answer."""
+    async def _find(self, keyed: Keyed, lane: Lane) -> Answer | None:
+        """Step 3: what the tiers have. What is stale there is made anew behind the answer.
+
+        A job waits for the new one: what it has it may write elsewhere.
+        """
+        waits = lane is Lane.JOBS
         timings = Timings()
         if rendered := self._memory_tier.get(keyed.key):
             return self._found(keyed, rendered, "memory", timings, stale=keyed.doubtful)
-        if rendered := self._refreshing.get(keyed.key):
+        if not waits and (rendered := self._refreshing.get(keyed.key)):
             return self._found(keyed, rendered, "stored", timings, stale=True)
         if (
             keyed.identity.ref.kind == UPLOAD
@@ -296,13 +312,16 @@ class Renderer:
             return None
         rendered = replace(rendered, others=keyed.refs[1:])
         if verdict is Verdict.FRESH:
-            self._memory_tier.put(rendered)
+            if not waits:
+                self._memory_tier.put(rendered)
             return self._found(keyed, rendered, "stored", timings, stale=keyed.doubtful)
+        if len(self._outdated) >= _OUTDATED:
+            self._outdated.clear()  # what it named is then written once more than it need be
         self._outdated.add(keyed.key)
-        if verdict is Verdict.GONE:
+        if waits or verdict is Verdict.GONE:
             return None
         refresh = partial(self._join, [keyed], Lane.API, self._max_seconds)
-        self._refreshing.start(rendered, keyed.key, refresh)
+        self._refreshing.start(rendered, keyed, refresh)
         return self._found(keyed, rendered, "stored", timings, stale=True)
 
     def _found(
@@ -321,10 +340,15 @@ class Renderer:
         self, keyeds: Sequence[Keyed], lane: Lane, seconds: float, flight: _Flight
     ) -> _Made:
         timings = Timings()
-        # Of one original, so what takes one of these results out takes all of them.
-        self._to_keep[flight] = tuple(ref for keyed in keyeds for ref in keyed.refs)
+        self._to_keep[flight] = keyeds
         try:
             made = await self._render_measured(keyeds, lane, seconds, timings)
+            for keyed, rendered in zip(keyeds, made, strict=True):
+                if flight in self._to_keep:  # and not purged meanwhile
+                    await self._keep(keyed, rendered, lane)
+                else:
+                    self._claims.release(keyed)
+                    self._outdated.discard(keyed.key)
         except RenderedElsewhere as elsewhere:
             rendered = replace(elsewhere.rendered, others=keyeds[0].refs[1:])
             if flight in self._to_keep:
@@ -340,15 +364,9 @@ class Renderer:
                 self._metrics.render_failures.labels(problem.code if problem else "internal").inc()
             raise
         finally:
-            kept = self._to_keep.pop(flight, None) is not None
+            self._to_keep.pop(flight, None)
             for stage, taken in timings.items():
                 self._metrics.stage_seconds.labels(stage).observe(taken)
-        for keyed, rendered in zip(keyeds, made, strict=True):
-            if kept:
-                await self._keep(keyed, rendered, lane)
-            else:
-                self._claims.release(keyed)
-                self._outdated.discard(keyed.key)
         return _Made(results=made, timings=timings)
 
     async def _render_measured(

@@ -1,9 +1,9 @@
 """The stored tier: results that outlive the process and are shared by all replicas.
 
 All results of one original are under one prefix, so that deleting or replacing the original purges
-them by listing that prefix. A result of several originals is under the first, and the others have
-a note of that under their prefixes, in `uses/`. Results of requests are written behind the answer,
-and take no time from it; a job has ended only when its results are written.
+them by listing that prefix; a result of several originals is under the first of them. Results of
+requests are written behind the answer, and take no time from it; a job has ended only when its
+results are written.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -37,8 +38,6 @@ _READ_TIMEOUT: Final = 2.0
 _CLOSE_TIMEOUT: Final = 10.0
 _OF_LATE: Final = 30.0
 """Seconds within which a purge elsewhere may be heard of here."""
-_USES: Final = "uses"
-_LINKED: Final = 50_000
 
 
 class StoredTier:
@@ -56,9 +55,8 @@ class StoredTier:
         self._on_read = on_read
         self._pending = 0
         self._writers = asyncio.Semaphore(_WRITERS)
-        self._tasks: dict[asyncio.Task[None], tuple[Ref, ...]] = {}
+        self._tasks: dict[asyncio.Future[None], tuple[Ref, ...]] = {}
         self._written: OrderedDict[Ref, float] = OrderedDict()
-        self._linked: OrderedDict[tuple[Ref, Ref], None] = OrderedDict()
 
     @property
     def pending(self) -> int:
@@ -95,15 +93,15 @@ class StoredTier:
         self._on_read("failed")
         return None
 
-    async def has(self, key: str, ref: Ref, fm: str) -> bool:
-        """Whether the result of a key is stored. Raises what `ObjectStore.stat` does."""
+    async def stored_at(self, key: str, ref: Ref, fm: str) -> datetime | None:
+        """When the result of a key was stored, or None. Raises what `ObjectStore.stat` does."""
         if self._store is None:
-            return False
+            return None
         try:
-            await self._store.stat(result_key(ref, key, fm))
+            stat = await self._store.stat(result_key(ref, key, fm))
         except OriginalMissing:
-            return False
-        return True
+            return None
+        return stat.modified or datetime.now(UTC)
 
     def put_later(
         self,
@@ -118,10 +116,11 @@ class StoredTier:
         Where another replica has written it meanwhile, it stays as it is.
         """
         size = len(rendered.data)
-        if self._store is None:
-            return
-        if self._pending + size > _PENDING:
-            self._on_write("dropped")
+        if self._store is None or self._pending + size > _PENDING:
+            if self._store is not None:
+                self._on_write("dropped")
+            if after is not None:
+                after()
             return
         self._pending += size
         task = asyncio.create_task(self._put_behind(rendered, fm, over, after))
@@ -134,16 +133,21 @@ class StoredTier:
             return
         path = result_key(rendered.ref, rendered.key, fm)
         write = self._store.write if over else self._store.create
+        # A purge waits for it, whoever asked for it.
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks[written] = rendered.refs
         try:
             async with self._writers:
-                await self._link(rendered)
                 stat = await write(path, rendered.data, content_type=rendered.format.media_type)
         except ServiceError as error:
             self._on_write("failed")
             log.warning("result_not_stored", path=path, error=error.detail)
             raise
-        for ref in rendered.refs:
-            self._note_written(ref)
+        finally:
+            del self._tasks[written]
+            written.set_result(None)
+            for ref in rendered.refs:
+                self._note_written(ref)
         self._on_write("stored" if stat is not None else "there")
 
     async def _put_behind(
@@ -163,21 +167,15 @@ class StoredTier:
                 after()
 
     async def purge(self, ref: Ref) -> int:
-        """Remove every stored result that an original is in. Returns how many there were."""
+        """Remove every stored result of an original. Returns how many objects there were."""
         if self._store is None:
             return 0
         # What is being written must not come back after the purge.
         writing = [task for task, refs in self._tasks.items() if ref in refs]
         if writing:
             await asyncio.wait(writing, timeout=_CLOSE_TIMEOUT)
-        count, after, uses = 0, "", f"{prefix_of(ref)}/{_USES}/"
-        while page := await self._store.list_page(uses, after=after):
-            for stat in page:
-                count += await self._store.delete_prefix(_prefix(stat.key.removeprefix(uses)))
-            after = page[-1].key
-        self._linked = OrderedDict((pair, None) for pair in self._linked if ref not in pair)
         self._written.pop(ref, None)
-        return count + await self._store.delete_prefix(prefix_of(ref))
+        return await self._store.delete_prefix(prefix_of(ref))
 
     def written_among(self, coverage: Coverage) -> list[Ref]:
         """The originals of which this process writes results, or did so of late."""
@@ -193,23 +191,6 @@ class StoredTier:
         """Finish writing, within a bound."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
-
-    async def _link(self, rendered: Rendered) -> None:
-        """Note with the other originals of a result where results with them are.
-
-        The notes are found when such an original is purged, so they are written first; once for
-        two originals, however many results they are in together.
-        """
-        assert self._store is not None  # noqa: S101 - there is none to write to
-        for other in rendered.others:
-            pair = (rendered.ref, other)
-            if pair in self._linked or other == rendered.ref:
-                continue
-            path = f"{prefix_of(other)}/{_USES}/{_digest(rendered.ref)}"
-            await self._store.write(path, b"-", content_type="text/plain")
-            self._linked[pair] = None
-            while len(self._linked) > _LINKED:
-                self._linked.popitem(last=False)
 
     def _note_written(self, ref: Ref) -> None:
         now = time.monotonic()

@@ -239,7 +239,7 @@ async def open_service(
         if purge_hook is not None:
             stack.push_async_callback(purge_hook.close)
         stack.push_async_callback(purges.close)
-        await purges.open(purger.hear)
+        await purges.open(purger.hear, on_loss=purger.drop_all)
         jobs = None
         if settings.database != "off":
             jobs = await stack.enter_async_context(
@@ -249,7 +249,6 @@ async def open_service(
                     originals=originals,
                     renderer=renderer,
                     purger=purger,
-                    stored_tier=stored_tier,
                     metrics=metrics,
                     open_bucket=lambda name: open_bucket(name, settings),
                     run=role == "work" or settings.run_jobs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from app.sources import stored, web
@@ -40,20 +40,19 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """One purge. After a soft one, results are used until they have been made anew."""
+    """One purge. After a soft one, results are used until they have been made anew.
+
+    It is `lasting` where results may be left in the store that are not to be used, or are stale.
+    """
 
     subject: Subject
     soft: bool
-
-    @property
-    def lasting(self) -> bool:
-        """Whether results are left in the store that count for less than those made later."""
-        return self.soft or self.subject.ref is None
+    lasting: bool = field(default=True, compare=False)
 
 
 def purge_of(ref: Ref) -> Purge:
-    """The hard purge of one original."""
-    return Purge(Subject(Kind(ref.kind), ref.name), soft=False)
+    """The purge of an original that is another now, or none: its old results have other keys."""
+    return Purge(Subject(Kind(ref.kind), ref.name), soft=False, lasting=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,15 @@ def tag_of(ref: Ref) -> str:
 
 
 def tag_of_subject(subject: Subject) -> str:
-    """The tag of what is purged. Of prefixes, caches know those that end with a slash."""
+    """The tag of what is purged. Of prefixes, caches know the folders of ids, six levels of them.
+
+    What lies deeper has the tag of its sixth folder, which is purged with it.
+    """
     if subject.ref is not None:
         return tag_of(subject.ref)
+    if subject.kind is Kind.PREFIX and (folders := list(_folders(subject.name))):
+        deep = subject.name.count("/") > _FOLDERS
+        return _tag(subject.kind.value, folders[-1] if deep else subject.name)
     return _tag(subject.kind.value, subject.name)
 
 
@@ -47,12 +53,12 @@ def tags_of(refs: tuple[Ref, ...], preset: str | None) -> tuple[str, ...]:
     tags: dict[str, None] = {}
     for ref in refs:
         tags[tag_of(ref)] = None
+    if preset is not None:
+        tags[_tag(Kind.PRESET.value, preset)] = None
     for ref in refs:
         if ref.kind == stored.KIND:
             for folder in _folders(ref.name):
                 tags[_tag(Kind.PREFIX.value, folder)] = None
-    if preset is not None:
-        tags[_tag(Kind.PRESET.value, preset)] = None
     return tuple(tags)
 
 

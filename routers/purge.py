@@ -53,7 +53,7 @@ class PurgeBody(BaseModel):
     summary="Serve results no more, on any replica",
     responses={
         200: {
-            "description": "What was purged, how many results were removed from the store, and "
+            "description": "What was purged, how many objects were removed from the store, and "
             "the tags by which caches before this service know them",
             "content": {"application/json": {"schema": {"type": "object"}}},
         },

@@ -21,7 +21,6 @@ from app.jobs.starters import BatchStarter, JobStarter
 from app.jobs.worker import Chore
 from app.jobs.writers import Writers
 from app.render import Renderer
-from app.results import StoredTier
 from app.settings import Settings
 from app.stores.base import ObjectStore
 
@@ -44,13 +43,11 @@ def make_batches(
     writers: Writers,
     originals: ObjectStore,
     renderer: Renderer,
-    stored_tier: StoredTier,
 ) -> BatchParts:
     """Put the parts together."""
     batch_reader = BatchReader(reader, settings)
     missing = Missing(
         originals=originals,
-        stored_tier=stored_tier,
         renderer=renderer,
         bucket_of=writers.bucket,
         settings=settings,

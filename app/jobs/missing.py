@@ -19,7 +19,6 @@ from app.jobs.records import Output
 from app.jobs.spec import settled
 from app.jobs.targets import Fields, TargetKind
 from app.render import Renderer
-from app.results import StoredTier
 from app.settings import Settings
 from app.sources import stored
 from app.sources.base import Ref
@@ -55,13 +54,11 @@ class Missing:
         self,
         *,
         originals: ObjectStore,
-        stored_tier: StoredTier,
         renderer: Renderer,
         bucket_of: Callable[[str], ObjectStore],
         settings: Settings,
     ) -> None:
         self._originals = originals
-        self._stored_tier = stored_tier
         self._renderer = renderer
         self._bucket_of = bucket_of
         self._settings = settings
@@ -94,7 +91,7 @@ class Missing:
         try:
             if output.target is None:
                 keyed = await self._renderer.identify(ref, settled(output, self._settings))
-                return await self._stored_tier.has(keyed.key, ref, keyed.fm)
+                return await self._renderer.is_kept(keyed)
         except OriginalMissing:
             return True
         image_format = FORMATS.get(output.fm)

@@ -36,7 +36,6 @@ from app.outbound import Outbound
 from app.presets import Presets
 from app.purging import Purger
 from app.render import Renderer
-from app.results import StoredTier
 from app.settings import Settings
 from app.sources.guard import Guard, Resolver, resolve
 from app.stores.base import ObjectStore
@@ -73,7 +72,6 @@ async def open_jobs(
     originals: ObjectStore,
     renderer: Renderer,
     purger: Purger,
-    stored_tier: StoredTier,
     metrics: Metrics,
     open_bucket: Callable[[str], ObjectStore],
     run: bool,
@@ -115,7 +113,6 @@ async def open_jobs(
             writers=writers,
             originals=originals,
             renderer=renderer,
-            stored_tier=stored_tier,
         )
         webhooks = Outbound(webhook_guard(settings, resolver=resolver), connections=AT_ONCE)
         stack.push_async_callback(webhooks.close)

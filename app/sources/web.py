@@ -33,6 +33,8 @@ from transforms.limits import Limits
 
 KIND: Final = "url"
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+_BUSY: Final = (408, 425, 429)
+"""What an origin answers that has the picture for whoever comes later."""
 _ACCEPT: Final = ("accept", "image/*")
 _LONGEST_VALIDATOR: Final = 1024
 
@@ -141,7 +143,7 @@ class WebSource:
             return known
         if status in (404, 410):
             raise OriginalMissing("The origin has no such picture")
-        if status >= 500:
+        if status >= 500 or status in _BUSY:
             raise SourceFailed(f"The origin answered {status}")
         if status != 200:
             raise SourceUnfit(f"The origin answered {status}")
