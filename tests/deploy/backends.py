@@ -191,7 +191,7 @@ def free_port() -> int:
 
 
 def substitute(text: str, pattern: str, replacement: str, *, times: int = 1) -> str:
-    """Replace what stands in a recipe exactly so often: a test must notice when it no longer does."""
+    """Replace what a recipe has exactly so often: a test must notice when it no longer does."""
     changed, count = re.subn(pattern, lambda _: replacement, text, flags=re.MULTILINE)
     assert count == times, f"{pattern} stands {count} times in the recipe"
     return changed
