@@ -52,12 +52,30 @@ sub vcl_recv {
   }
   include "accept.vcl";
 
-  # While the balancer is well, something old goes out for as long as stale-while-revalidate says,
-  # and is asked for behind it. Without a balancer, for as long as stale-if-error does.
-  if (std.healthy(req.backend_hint)) {
-    set req.grace = 1d;
+  # Something old goes out while the balancer is well for as long as stale-while-revalidate says, and
+  # is asked for behind it. Without a balancer, or where the answer is an error, for as long as
+  # stale-if-error does: first it is passed over, and then it may be needed.
+  if (req.restarts == 0) {
+    unset req.http.X-Stale;
+  }
+  if (req.http.X-Stale == "passed-over") {
+    set req.grace = 0s;
+  } else {
+    set req.grace = 365d;
   }
   return (hash);
+}
+
+sub vcl_hit {
+  if (!req.http.X-Stale && obj.ttl <= 0s && std.healthy(req.backend_hint)
+      && obj.ttl + std.duration(regsub(obj.http.Cache-Control, "^.*stale-while-revalidate=([0-9]+).*$", "\1s"), 0s) <= 0s) {
+    set req.http.X-Stale = "passed-over";
+    return (restart);
+  }
+}
+
+sub vcl_backend_fetch {
+  unset bereq.http.X-Stale;
 }
 
 sub vcl_backend_response {
@@ -71,12 +89,18 @@ sub vcl_backend_response {
     set beresp.keep = 0s;
     return (deliver);
   }
-  if (beresp.http.Cache-Control ~ "stale-if-error") {
-    set beresp.grace = 7d;
+  # The longer of both. What is in no header is no time: std.duration takes no other text.
+  set beresp.grace = std.duration(regsub(beresp.http.Cache-Control, "^.*stale-while-revalidate=([0-9]+).*$", "\1s"), 0s);
+  if (std.duration(regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$", "\1s"), 0s) > beresp.grace) {
+    set beresp.grace = std.duration(regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$", "\1s"), 0s);
   }
 }
 
 sub vcl_deliver {
+  if (resp.status >= 500 && req.http.X-Stale == "passed-over") {
+    set req.http.X-Stale = "needed";
+    return (restart);
+  }
   if (obj.hits > 0) {
     set resp.http.X-Cache = "HIT";
   } else {

@@ -190,10 +190,10 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def substitute(text: str, pattern: str, replacement: str) -> str:
-    """Replace what stands in a recipe exactly once: a test must notice when it no longer does."""
+def substitute(text: str, pattern: str, replacement: str, *, times: int = 1) -> str:
+    """Replace what a recipe has exactly so often: a test must notice when it no longer does."""
     changed, count = re.subn(pattern, lambda _: replacement, text, flags=re.MULTILINE)
-    assert count == 1, f"{pattern} stands {count} times in the recipe"
+    assert count == times, f"{pattern} stands {count} times in the recipe"
     return changed
 
 

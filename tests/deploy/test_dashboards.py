@@ -23,8 +23,20 @@ ALERTS = PROMETHEUS / "alerts.yaml"
 OF_PROMETHEUS = {"up", "process_cpu_seconds_total", "process_open_fds"}
 OF_PROMETHEUS |= {"process_resident_memory_bytes"}
 WORDS = {
-    *("sum", "max", "count", "rate", "increase", "by", "and", "or", "on", "min_over_time"),
-    *("histogram_quantile", "label_values"),
+    *(
+        "sum",
+        "max",
+        "count",
+        "rate",
+        "increase",
+        "by",
+        "and",
+        "or",
+        "on",
+        "min_over_time",
+        "absent",
+    ),
+    *("histogram_quantile", "label_values", "vector"),
 }
 TARGET_LABELS = {"job", "instance", "le"}
 

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installe
 class Balanced:
     client: httpx.Client
     replicas: list[Replica]
+    log: Path
 
     def replica_of(self, path: str, **options) -> str:
         answer = self.client.get(path, **options)
@@ -55,12 +56,15 @@ def haproxy(folder: Path, text: str, **environment: str) -> Iterator[httpx.Clien
     # A test does not wait as long as balancers may.
     text = substitute(text, r"check inter 1s fastinter 500ms", "check inter 100ms")
     (folder / "haproxy.cfg").write_text(text)
-    with subprocess.Popen(
-        [HAPROXY, "-db", "-f", folder / "haproxy.cfg"],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            [HAPROXY, "-db", "-f", folder / "haproxy.cfg"],
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
         try:
             limits = httpx.Limits(max_connections=100)
             url = f"http://127.0.0.1:{port}"
@@ -77,8 +81,9 @@ def running(tmp_path_factory) -> Iterator[Balanced]:
     with three_replicas() as replicas:
         servers = "\n  ".join(f"server {each.name} {each.address}" for each in replicas)
         text = substitute(RECIPE.read_text(), r"^  server-template .*$", f"  {servers}")
-        with haproxy(tmp_path_factory.mktemp("haproxy"), text) as client:
-            yield Balanced(client, replicas)
+        folder = tmp_path_factory.mktemp("haproxy")
+        with haproxy(folder, text) as client:
+            yield Balanced(client, replicas, folder / "log")
 
 
 @pytest.fixture
@@ -234,7 +239,7 @@ def test_a_request_is_marked_as_from_elsewhere_and_has_an_id(balanced):
 
 
 def test_what_is_for_operators_is_not_public(balanced):
-    for path in ("/metrics", "/autoscale", "/readyz", "/livez"):
+    for path in ("/metrics", "/autoscale", "/readyz", "/livez", "/%6detrics", "/li%76ez?a"):
         assert balanced.client.get(path).status_code == 404
     assert not any(replica.asked for replica in balanced.replicas)
 
@@ -243,9 +248,21 @@ def test_the_balancer_tells_when_there_is_nobody_left(balanced):
     for replica in balanced.replicas:
         replica.ready = False
     await_answer(balanced.client, "/balancer", status=503)
+    answer = balanced.client.get("/thumb/cat.jpg")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["status"] == 503
     for replica in balanced.replicas:
         replica.ready = True
     await_answer(balanced.client, "/balancer")
+
+
+def test_the_log_tells_paths_without_queries(balanced):
+    balanced.replica_of("/thumb/logged.jpg?w=20&sig=secret")
+    deadline = time.monotonic() + 10
+    while "/thumb/logged.jpg" not in (text := balanced.log.read_text()):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.02)
+    assert "secret" not in text
 
 
 def test_replicas_are_found_by_a_name_and_come_and_go_with_it(tmp_path):
@@ -260,9 +277,21 @@ def test_replicas_are_found_by_a_name_and_come_and_go_with_it(tmp_path):
         text = substitute(text, r'"\$\{REPLICAS\}":8000', f'"${{REPLICAS}}":{port}')
         text = substitute(text, r"timeout resolve 1s", "timeout resolve 200ms")
         client = stack.enter_context(haproxy(tmp_path, text, REPLICAS="replicas.example"))
-        balanced = Balanced(client, replicas)
+        balanced = Balanced(client, replicas, tmp_path / "log")
         settle(balanced, {"r2"})
         names.addresses[:] = [replica.host for replica in replicas]
         settle(balanced, {"r2", "r3", "r4"})
         names.addresses.remove("127.0.0.3")
         settle(balanced, {"r2", "r4"})
+
+
+def test_an_answer_of_sixty_addresses_is_read(tmp_path):
+    replica = Replica("r1")
+    with ExitStack() as stack:
+        replica.start()
+        stack.callback(replica.stop)
+        names = stack.enter_context(NameServer.running([replica.host] * 60))
+        text = substitute(RECIPE.read_text(), r"parse-resolv-conf", f"nameserver n {names.address}")
+        text = substitute(text, r'"\$\{REPLICAS\}":8000', f'"${{REPLICAS}}":{replica.port}')
+        client = stack.enter_context(haproxy(tmp_path, text, REPLICAS="replicas.example"))
+        settle(Balanced(client, [replica], tmp_path / "log"), {"r1"})

@@ -23,6 +23,7 @@ from tests.deploy.backends import DEPLOY
 
 KUBERNETES = DEPLOY / "kubernetes"
 OVERLAYS = ("base", "keda", "adapter")
+SCALING = KUBERNETES / "keda" / "scaling.yaml"
 VERSIONS = ("1.35", "1.36", "1.37")
 KUBECTL = shutil.which("kubectl") or shutil.which("kustomize")
 needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
@@ -236,7 +237,7 @@ _TRIGGERS = {
 
 
 def scaled_objects() -> list[dict[str, Any]]:
-    return documents(KUBERNETES / "keda" / "scaling.yaml")
+    return documents(SCALING)
 
 
 def test_scaled_objects_say_only_what_keda_knows():
@@ -251,6 +252,42 @@ def test_scaled_objects_say_only_what_keda_knows():
             assert all(isinstance(value, str) for value in trigger["metadata"].values())
 
 
+def test_demand_is_of_replicas_alone_and_counts_refusals_where_nothing_is_rendered(tmp_path):
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    api, worker = (f'namespace="pixelmill",pod="pixelmill-{name}-1"' for name in ("api", "worker"))
+    series = {
+        f"pixelmill_workers_busy_seconds_total{{{api}}}": "0+60x10",
+        f"pixelmill_workers_busy_seconds_total{{{worker}}}": "0+240x10",
+        f"pixelmill_workers{{{api}}}": "2x10",
+        f"pixelmill_workers{{{worker}}}": "4x10",
+        f'pixelmill_sheds_total{{{api},lane="interactive",reason="queue"}}': "0+60x10",
+        f'pixelmill_renders_total{{{worker},original="jpeg",result="webp"}}': "0+600x10",
+    }
+    # One busy replica, and nothing but refusals: twenty times as much is the most that is believed.
+    (query,) = re.findall(r"query: >-\n(.*?)\n +threshold:", SCALING.read_text(), re.DOTALL)
+    case = {
+        "interval": "30s",
+        "input_series": [{"series": name, "values": told} for name, told in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": " ".join(query.split()),
+                "eval_time": "4m",
+                "exp_samples": [{"labels": "{}", "value": 20.0}],
+            }
+        ],
+    }
+    (tmp_path / "demand.yaml").write_text(yaml.safe_dump({"tests": [case]}))
+    run = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "demand.yaml"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def test_the_behaviour_of_scaled_objects_is_one_that_autoscalers_know(validator):
     base = of_kind("HorizontalPodAutoscaler")
     for each in scaled_objects():
@@ -263,9 +300,7 @@ def test_the_behaviour_of_scaled_objects_is_one_that_autoscalers_know(validator)
 
 def test_scalers_ask_a_service_that_there_is():
     services = of_kind("Service")
-    urls = re.findall(
-        r"^\W*url: (\S+)$", (KUBERNETES / "keda" / "scaling.yaml").read_text(), re.MULTILINE
-    )
+    urls = re.findall(r"^\W*url: (\S+)$", SCALING.read_text(), re.MULTILINE)
     assert len(urls) == 2
     for url in map(urlsplit, urls):
         name, namespace, *rest = str(url.hostname).split(".")
@@ -275,7 +310,7 @@ def test_scalers_ask_a_service_that_there_is():
 
 def test_scalers_find_their_numbers_in_what_the_service_answers(serve, tmp_path):
     answer = serve(database=f"sqlite:///{tmp_path / 'jobs.db'}").get("/autoscale")
-    text = (KUBERNETES / "keda" / "scaling.yaml").read_text()
+    text = SCALING.read_text()
     for place in re.findall(r"^\W*valueLocation: (\S+)$", text, re.MULTILINE):
         value = functools.reduce(lambda found, name: found[name], place.split("."), answer.json())
         assert isinstance(value, int | float), place
@@ -285,7 +320,7 @@ def test_every_metric_of_scalers_exists():
     # A counter's family is named without `_total`, and has no samples before it has labels.
     families = [family.name for family in Metrics().registry.collect()]
     names = {*families, *(f"{name}_total" for name in families)}
-    for file in (KUBERNETES / "keda" / "scaling.yaml", KUBERNETES / "adapter" / "rules.yaml"):
+    for file in (SCALING, KUBERNETES / "adapter" / "rules.yaml"):
         text = file.read_text()
         found = set(re.findall(r"\bpixelmill_\w+", text)) - {"pixelmill_utilisation"}
         assert found

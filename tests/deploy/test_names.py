@@ -49,7 +49,7 @@ def test_idle_connections_live_longer_the_further_in_they_are():
     assert balancer_time("pool-purge-delay") < default("keep_alive")
     nginx = (DEPLOY / "nginx" / "nginx.conf").read_text()
     kept = [float(each) for each in re.findall(r"keepalive_timeout (\d+)s;", nginx)]
-    assert kept == [65, 30]
+    assert kept == [65, 30, 30]
     assert kept[1] < default("keep_alive")
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 class Cached:
     client: httpx.Client
     replicas: list[Replica]
+    log: Path
 
     def asked(self, path: str = "") -> int:
         """How many requests for a path have come to replicas."""
@@ -52,12 +54,18 @@ def running(tmp_path_factory) -> Iterator[Cached]:
         port = free_port()
         text = RECIPE.read_text()
         for number, replica in enumerate(replicas, 1):
-            text = substitute(text, rf"127\.0\.0\.1:800{number} ", f"{replica.address} ")
+            for fails in (0, 1):
+                text = substitute(
+                    text,
+                    rf"127\.0\.0\.1:800{number} max_fails={fails}",
+                    f"{replica.address} max_fails={fails}",
+                )
         text = substitute(text, r"listen 8080;", f"listen 127.0.0.1:{port};")
         text = substitute(text, r"/tmp/nginx\.pid", f"{folder}/pid")
         text = substitute(text, r"/var/cache/nginx/pixelmill", f"{folder}/cache")
         text = substitute(text, r"worker_processes auto", "worker_processes 1")
-        text = substitute(text, r"access_log /dev/stdout", "access_log off")
+        text = substitute(text, r"fail_timeout=10s", "fail_timeout=1s", times=3)
+        text = substitute(text, r"/dev/stdout", f"{folder}/access.log")
         # Folders that the package's nginx would make below /var/lib.
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
@@ -78,7 +86,7 @@ def running(tmp_path_factory) -> Iterator[Cached]:
                 url = f"http://127.0.0.1:{port}"
                 with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
                     await_answer(client, "/schema")
-                    yield Cached(client, replicas)
+                    yield Cached(client, replicas, folder / "access.log")
             finally:
                 process.terminate()
 
@@ -137,11 +145,33 @@ def test_a_full_replica_hands_reads_to_one_neighbour_and_writes_to_none(cached):
         path = "/jobs" if method == "POST" else "/images/full.jpg"
         assert cached.client.request(method, path).status_code == 503
     asked = Counter(line.split()[0] for each in cached.replicas for line in each.asked)
-    assert asked["POST"] == 1  # PUT and DELETE may be sent twice: the second time changes nothing
+    assert asked == {"POST": 1, "PUT": 1, "DELETE": 1}
     for replica in cached.replicas:
         replica.asked.clear()
     assert cached.client.get("/images/full.jpg").status_code == 503
     assert cached.asked() == 2
+
+
+def test_a_lost_replica_costs_one_write(cached):
+    path = "/images/written.jpg"
+    lost = cached.named(cached.client.put(path, content=bytes(3_000_000)).headers["x-replica"])
+    lost.stop()
+    answers = [cached.client.put(path, content=b"x").status_code for _ in range(3)]
+    lost.start()
+    assert answers == [502, 200, 200]
+    deadline = time.monotonic() + 10
+    while cached.client.put(path, content=b"x").headers["x-replica"] != lost.name:
+        assert time.monotonic() < deadline, "it is left out for ever"
+        time.sleep(0.1)
+
+
+def test_the_log_tells_paths_without_queries(cached):
+    cached.client.get("/thumb/logged.jpg?w=20&sig=secret")
+    deadline = time.monotonic() + 10
+    while "/thumb/logged.jpg" not in (text := cached.log.read_text()):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.02)
+    assert "secret" not in text
 
 
 def test_accept_comes_in_classes_and_each_is_kept_once(cached):
@@ -186,6 +216,19 @@ def test_what_is_stale_goes_out_while_it_is_asked_for_and_where_that_fails(cache
     pytest.fail(f"never stale: {seen}")
 
 
+def test_what_is_stale_gives_way_to_a_refusal(cached):
+    for replica in cached.replicas:
+        replica.headers["Cache-Control"] = "public, max-age=1, stale-while-revalidate=1"
+    assert cached.client.get("/thumb/signed.jpg?sig=1").status_code == 200
+    for replica in cached.replicas:
+        replica.status = 403
+        replica.headers["Cache-Control"] = "no-store"
+    deadline = time.monotonic() + 10
+    while cached.client.get("/thumb/signed.jpg?sig=1").status_code != 403:
+        assert time.monotonic() < deadline, "it is answered for ever"
+        time.sleep(0.1)
+
+
 def test_what_a_token_lets_see_is_not_kept(cached):
     for replica in cached.replicas:
         replica.headers["Cache-Control"] = "public, max-age=60"
@@ -206,6 +249,6 @@ def test_a_request_is_marked_as_from_elsewhere_whatever_it_says(cached, path):
 
 
 def test_what_is_for_operators_is_not_public(cached):
-    for path in ("/metrics", "/autoscale", "/readyz", "/livez"):
+    for path in ("/metrics", "/autoscale", "/readyz", "/livez", "/%6detrics"):
         assert cached.client.get(path).status_code == 404
     assert cached.asked() == 0

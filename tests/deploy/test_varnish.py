@@ -106,6 +106,19 @@ def test_what_is_stale_goes_out_where_the_balancer_fails(cached):
     assert cached.client.get("/thumb/other.jpg").status_code == 503
 
 
+def test_what_may_be_stale_in_errors_alone_is_asked_for_before_it_goes_out(cached):
+    cached.balancer.headers["Cache-Control"] = "public, max-age=1, stale-if-error=600"
+    for name in ("fails", "refused"):
+        cached.client.get(f"/thumb/{name}.jpg")
+    time.sleep(1.1)
+    cached.balancer.status = 503
+    answer = cached.client.get("/thumb/fails.jpg")
+    assert (answer.status_code, int(answer.headers["age"]) >= 1) == (200, True)
+    cached.balancer.status = 403
+    cached.balancer.headers["Cache-Control"] = "no-store"
+    assert cached.client.get("/thumb/refused.jpg").status_code == 403
+
+
 def test_what_a_token_lets_see_and_what_changes_something_is_not_kept(cached):
     for _ in range(2):
         cached.client.get("/info/secret.jpg", headers={"authorization": "Bearer x"})

@@ -225,6 +225,18 @@ def test_replicas_follow_demand():
         assert "pixelmill_sheds_total" in trigger["metadata"]["query"]
 
 
+def test_the_page_and_the_manifest_have_one_query():
+    (query,) = [
+        trigger["metadata"]["query"]
+        for *_, triggers in autoscalers("pixelmill-api")
+        for trigger in triggers
+        if trigger["type"] == "prometheus"
+    ]
+    of_namespace = query.replace('namespace="pixelmill",', "")
+    told = next(text for text in page.PAGE.read_text().split("```") if "clamp_max" in text)
+    assert "".join(of_namespace.split()) == "".join(told.split())
+
+
 def kind_of(trigger):
     return "cpu" if trigger["type"] == "Resource" else "own"
 
