@@ -105,7 +105,7 @@ def test_a_render_that_takes_too_long_is_stopped_and_the_next_one_works(
     folder.put("vast.png", vast)
     served = serve(workers=1, render_timeout="300ms", queue_interactive="1h", results="off")
     # The estimate would refuse it before it begins: here it is wrong.
-    monkeypatch.setattr("app.render.check_seconds", lambda *estimated: None)
+    monkeypatch.setattr("app.executor.check_seconds", lambda *estimated: None)
     answer = served.get("/thumb/vast.png?w=5000&fm=jpeg")
     assert answer.status_code == 504
     assert answer.json()["code"] == "render_timeout"
