@@ -102,6 +102,7 @@ def meter_of(jobs):
         budgets=dict.fromkeys(Lane, 1.0),
         on_wait=lambda lane, seconds: None,
         on_shed=lambda lane, reason: None,
+        on_busy=lambda seconds: None,
     )
     return DemandMeter(admission, jobs)
 
