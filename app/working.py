@@ -77,7 +77,6 @@ async def _work(settings: Settings) -> None:
                 log.error("stuck", reason="every processor is held by a render that does not end")
                 stuck = True
                 drain(1)
-                service.drain()
     end_in(LEFT_OVER, status=int(stuck), reason="threads do not end")
 
 
