@@ -34,6 +34,8 @@ _MOST_PATIENCE: Final = 30.0
 """Seconds after which whoever waits is overdue: the budget of the lane, within these bounds."""
 _LATE: Final = 2.0
 """Who has waited so many times the budget is refused after all: nobody expects an answer now."""
+_LAG: Final = 0.1
+"""Seconds by which whoever is late is looked for later: a timer may be early by a little."""
 _OVERDUE_SHARE: Final = 0.1
 """Of the processors' time, for what is overdue."""
 
@@ -68,7 +70,8 @@ class Admission:
 
     Originals of GET requests that wait take `waiting_bytes` at most, unless no more wait than there
     are processors. Jobs leave `kept_from_jobs` processors free for others; one of them always finds
-    one. `on_wait` is told of every wait in seconds, `on_shed` of everyone who is refused and why.
+    one. `on_wait` is told of every wait in seconds, `on_shed` of everyone who is refused and why,
+    `on_busy` for how many seconds a processor was taken, when it is given back.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Admission:
         kept_from_jobs: int = 1,
         on_wait: Callable[[Lane, float], None],
         on_shed: Callable[[Lane, Reason], None],
+        on_busy: Callable[[float], None],
     ) -> None:
         self._processors = processors
         self._memory = memory
@@ -89,6 +93,7 @@ class Admission:
         self._for_jobs = max(1, processors - kept_from_jobs)
         self._on_wait = on_wait
         self._on_shed = on_shed
+        self._on_busy = on_busy
         self._running: set[Ticket] = set()
         self._line: WaitingLine[Ticket] = WaitingLine()
         self._corrections = Corrections()
@@ -186,10 +191,14 @@ class Admission:
             self._note_wait(lane, now, 0.0)
             return self._start(lane, cost, now)
         self.check(lane)
-        turn: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Ticket] = loop.create_future()
         waiting = Waiting(lane, cost, now, turn, held)
         self._line.join(waiting)
         self._grant()  # time has passed: what was kept from a job may be an overdue one's now
+        late = self._longest_wait(lane)
+        # Behind renders that do not end nothing else happens that would look for who is late.
+        timer = loop.call_later(late + _LAG, self._grant) if math.isfinite(late) else None
         try:
             ticket = await turn
         except asyncio.CancelledError:
@@ -199,6 +208,9 @@ class Admission:
             else:
                 self._grant()  # it may have been in the way of others
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._note_wait(lane, ticket.started, ticket.started - now)
         return ticket
 
@@ -214,8 +226,9 @@ class Admission:
         now = time.monotonic()
         self._running.discard(ticket)
         self._window.note_busy(ticket.started, now)
+        took = now - ticket.started
+        self._on_busy(took)
         if learn:
-            took = now - ticket.started
             self._corrections.learn(ticket.cost.kind, took / ticket.cost.seconds)
         self._grant()
 
@@ -264,10 +277,14 @@ class Admission:
         held = sum(ticket.cost.memory for ticket in self._running)
         return not busy or held + memory <= self._memory
 
+    def _longest_wait(self, lane: Lane) -> float:
+        """Seconds after which whoever waits is refused."""
+        return _LATE * max(_LEAST_PATIENCE, self._budgets[lane])
+
     def _drop_late(self, now: float) -> None:
         """Refuse those whose answer would come too late."""
-        for lane, budget in self._budgets.items():
-            late = now - _LATE * max(_LEAST_PATIENCE, budget)
+        for lane in self._budgets:
+            late = now - self._longest_wait(lane)
             while (one := self._line.first(lane)) is not None and one.since < late:
                 self._line.leave(one)
                 detail = f"The wait of {now - one.since:.2f} s was longer than was estimated"

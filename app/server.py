@@ -30,9 +30,9 @@ class DrainingServer(uvicorn.Server):
     none to one that is still starting: that stops as soon as it has started. Neither does SIGINT
     wait for a balancer: it comes from a terminal.
 
-    Requests in flight have `timeout` s after the listener has closed. When all is done, `serve`
-    returns: uvicorn would raise the signal anew, which does nothing to the first process of a
-    container. What cannot be done in time, and a second signal, is `end`'s.
+    Then connections linger a second, and requests in flight have `timeout` s more. When all is
+    done, `serve` returns: uvicorn would raise the signal anew, which does nothing to the first
+    process of a container. What cannot be done in time, and a second signal, is `end`'s.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class DrainingServer(uvicorn.Server):
             return
         self._draining = True
         delay = self._delay if self.started and sig == signal.SIGTERM else 0.0
-        self._end(delay + self._timeout + GRACE, status=status, reason="the drain took too long")
+        limit = delay + _LINGER + self._timeout + GRACE
+        self._end(limit, status=status, reason="the drain took too long")
         if self._loop is None:
             self.should_exit = True
         else:

@@ -73,6 +73,7 @@ class Service:
     memory_tier: MemoryTier
     stored_tier: StoredTier
     admission: Admission
+    engine: Engine
     demand: DemandMeter
     uploads: Downloads
     jobs: Jobs | None
@@ -121,12 +122,14 @@ async def open_service(
     *,
     resolver: Resolver = resolve,
     role: Literal["serve", "work"] = "serve",
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Service]:
     """Build the parts; close them when the block ends.
 
-    Whoever serves keeps a processor free of jobs; whoever works has nothing else to do.
+    Whoever serves keeps a processor free of jobs; whoever works has nothing else to do. `metrics`
+    are given by whoever shows them for longer than the parts are there.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     originals = open_originals(settings)
     results = open_store(parse_place(settings.results), settings)
     limits = settings.limits
@@ -170,7 +173,6 @@ async def open_service(
     admission = _open_admission(settings, metrics, role=role)
     engine = Engine(
         processors=settings.processors,
-        on_busy=metrics.busy_seconds.inc,
         before_all=machine.yield_to_others if role == "serve" else None,
     )
     children = _open_children(settings, metrics)
@@ -178,6 +180,7 @@ async def open_service(
         metrics,
         settings,
         admission=admission,
+        engine=engine,
         origins=origins,
         memory_tier=memory_tier,
         stored_tier=stored_tier,
@@ -270,6 +273,7 @@ async def open_service(
             memory_tier=memory_tier,
             stored_tier=stored_tier,
             admission=admission,
+            engine=engine,
             demand=demand,
             uploads=downloads[_UPLOADS],
             jobs=jobs,
@@ -299,6 +303,7 @@ def _open_admission(
         kept_from_jobs=1 if role == "serve" else 0,
         on_wait=on_wait,
         on_shed=lambda lane, reason: metrics.sheds.labels(lane.name.lower(), reason).inc(),
+        on_busy=metrics.busy_seconds.inc,
     )
 
 
@@ -328,12 +333,14 @@ def _open_gauges(
     settings: Settings,
     *,
     admission: Admission,
+    engine: Engine,
     origins: Origins,
     memory_tier: MemoryTier,
     stored_tier: StoredTier,
 ) -> None:
     metrics.workers.set(settings.processors)
     metrics.running.set_function(lambda: admission.running)
+    metrics.overdue.set_function(lambda: engine.overdue)
     metrics.queued.set_function(lambda: admission.queued)
     metrics.queue_seconds.set_function(lambda: admission.queued_seconds)
     metrics.origin_breakers_open.set_function(lambda: origins.left_alone)

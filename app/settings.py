@@ -335,7 +335,7 @@ class Settings(BaseSettings):
     drain_timeout: Seconds = Field(
         25.0,
         description="Time for requests in flight after that, and from SIGTERM on for jobs in hand. "
-        "The process ends at the latest 5 s later.",
+        "The process ends at the latest 6 s later.",
     )
     metrics_port: int = Field(
         0,

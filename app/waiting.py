@@ -99,7 +99,8 @@ class WaitingLine(Generic[T]):
     def load(self, corrections: Corrections, *, up_to: Lane = Lane.JOBS) -> Load:
         """The work of all lanes up to one."""
         total = Load()
-        for (lane, kind), (_, load) in self._loads.items():
+        # Of a copy: a worker's metrics are read in a thread of their own.
+        for (lane, kind), (_, load) in self._loads.copy().items():
             if lane <= up_to:
                 total += load * corrections.of(kind)
         return total

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 import structlog
 from prometheus_client import start_http_server
@@ -18,11 +19,15 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
+_LOOK: Final = 5.0
+"""Seconds between looks at whether anything is rendered here any more."""
+
 
 def work(settings: Settings) -> None:
     """Run one process that runs jobs until SIGTERM or SIGINT; a second one ends it at once.
 
-    It needs no check from outside: it ends by itself where it no longer does anything.
+    It needs no check from outside: it ends by itself, with 1, where its event loop stands still or
+    a render that does not end holds every processor.
     """
     machine.tune_allocator()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -42,27 +47,41 @@ async def _work(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def drain(sig: signal.Signals) -> None:
-        if stop.is_set():
-            end_in(0.0, status=status_of(sig), reason="told to stop twice")
-            return
+    def drain(status: int) -> None:
         limit = settings.drain_timeout
-        end_in(limit + GRACE, status=status_of(sig), reason="the drain took too long")
+        end_in(limit + GRACE, status=status, reason="the drain took too long")
         log.info("draining", seconds=limit)
         stop.set()
 
+    def take(sig: signal.Signals) -> None:
+        if stop.is_set():
+            end_in(0.0, status=status_of(sig), reason="told to stop twice")
+            return
+        drain(status_of(sig))
+
     for sig in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sig, drain, sig)
+        loop.add_signal_handler(sig, take, sig)
     end_when_still(loop)
-    async with open_service(settings, role="work") as service:
-        with _showing_metrics(service.metrics, settings):
-            log.info("working", version=__version__)
-            await stop.wait()
-    end_in(LEFT_OVER, status=0, reason="threads do not end")
+    metrics = Metrics()
+    stuck = False
+    async with (
+        _showing_metrics(metrics, settings),
+        open_service(settings, role="work", metrics=metrics) as service,
+    ):
+        log.info("working", version=__version__)
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK)
+            if not stop.is_set() and service.engine.is_stuck:
+                # It would take up jobs for ever, and fail each of them.
+                log.error("stuck", reason="every processor is held by a render that does not end")
+                stuck = True
+                drain(1)
+    end_in(LEFT_OVER, status=int(stuck), reason="threads do not end")
 
 
-@contextmanager
-def _showing_metrics(metrics: Metrics, settings: Settings) -> Iterator[None]:
+@asynccontextmanager
+async def _showing_metrics(metrics: Metrics, settings: Settings) -> AsyncIterator[None]:
     """Answer Prometheus, in a thread, until the block ends."""
     if not settings.metrics_port:
         yield
@@ -71,6 +90,6 @@ def _showing_metrics(metrics: Metrics, settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        server.shutdown()
-        thread.join()
+        await asyncio.to_thread(server.shutdown)
+        await asyncio.to_thread(thread.join)
         server.server_close()

@@ -21,6 +21,7 @@ _NUMBERS: Final = (
     "running",
     "queued",
     "utilisation",
+    "demand",
     "queue_wait_seconds",
     "queue_seconds",
     "shed_share",
@@ -47,10 +48,27 @@ _AUTOSCALE: Final[dict[str, Any]] = {
 }
 
 
-@get_and_head(router, "/livez", summary="Whether the process answers")
-async def livez() -> dict[str, str]:
-    """Restart the process when this fails. It depends on nothing else."""
-    return {"status": "alive"}
+@get_and_head(
+    router,
+    "/livez",
+    summary="Whether the process answers",
+    responses={
+        503: {
+            "description": "Every processor is held by a render that does not end",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        }
+    },
+)
+async def livez(request: Request) -> Response:
+    """Restart the process when this fails. It depends on nothing outside it.
+
+    A decoder that hangs cannot be stopped; where all do, for a minute beyond their time, only a new
+    process renders again.
+    """
+    stuck = service_of(request).engine.is_stuck
+    return JSONResponse(
+        {"status": "stuck" if stuck else "alive"}, status_code=503 if stuck else 200
+    )
 
 
 @get_and_head(

@@ -1,6 +1,7 @@
 """The command line with renders that hang: `python -m tests.gated GATE serve`.
 
-Each render keeps its thread until the file GATE is there, and then does its work.
+Each render keeps its thread until the file GATE is there, and then does its work. One that hangs is
+given up a moment after its time, not a minute.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from app import engine, working
 from app.admission import Ticket
 from app.cli import main
 from app.engine import Engine
@@ -32,6 +34,8 @@ async def _run_later(
 
 
 Engine.run = _run_later  # type: ignore[method-assign]
+engine._HOPELESS = 0.1  # type: ignore[misc]
+working._LOOK = 0.1  # type: ignore[misc]
 
 if __name__ == "__main__":
     main()

@@ -151,12 +151,17 @@ class Metrics:
         )
         self.busy_seconds = Counter(
             "pixelmill_workers_busy_seconds_total",
-            "Time that processors were taken by renders.",
+            "Time that processors were taken by renders, and by what was drawn for them.",
             registry=registry,
         )
         self.workers = Gauge("pixelmill_workers", "Renders at once.", registry=registry)
         self.running = Gauge(
             "pixelmill_renders_running", "Renders that run now.", registry=registry
+        )
+        self.overdue = Gauge(
+            "pixelmill_renders_overdue",
+            "Renders that hold a processor beyond their time: told to stop, they have not.",
+            registry=registry,
         )
         self.queued = Gauge(
             "pixelmill_renders_queued", "Renders that wait for a processor.", registry=registry

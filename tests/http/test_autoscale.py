@@ -31,6 +31,12 @@ def test_it_tells_how_busy_a_replica_is(serve, folder, call, until, gate):
         "draining": False,
         "jobs": None,
     }
+    (declared,) = (
+        served.get("/openapi.json")
+        .json()["paths"]["/autoscale"]["get"]["responses"]["200"]["content"]
+        .values()
+    )
+    assert idle.json().keys() == declared["schema"]["properties"].keys()
     callers = [call(served).send(f"/thumb/cat.jpg?w={width}") for width in (50, 60)]
     until(lambda: served.get("/autoscale").json()["queued"] == 1)
     until(lambda: served.get("/autoscale").json()["utilisation"] > 0)
@@ -102,6 +108,7 @@ def meter_of(jobs):
         budgets=dict.fromkeys(Lane, 1.0),
         on_wait=lambda lane, seconds: None,
         on_shed=lambda lane, reason: None,
+        on_busy=lambda seconds: None,
     )
     return DemandMeter(admission, jobs)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+from app import engine
 from tests.http import originals as draw
+from transforms import pipeline
 
 
 def admission(served):
@@ -143,3 +147,21 @@ def test_a_render_that_fails_gives_its_processor_back(serve, folder, until):
         assert served.get(f"/thumb/cut.png?w={width}").status_code == 422
     until(lambda: admission(served).running == 0)
     assert served.get("/thumb/cat.jpg?w=60").status_code == 200
+
+
+def test_where_every_render_hangs_the_process_asks_to_be_started_anew(
+    serve, folder, until, monkeypatch
+):
+    gate = threading.Event()  # `stop` is not looked at, as by a decoder that hangs
+    monkeypatch.setattr(pipeline, "run_all", lambda *_: gate.wait(30))
+    monkeypatch.setattr(engine, "_HOPELESS", 0.1)
+    served = serve(workers=1, render_timeout="100ms", results="off")
+    assert served.get("/livez").json() == {"status": "alive"}
+    assert served.get("/thumb/cat.jpg?w=60").json()["code"] == "render_timeout"
+    assert served.metric("pixelmill_renders_overdue") == 1
+    until(lambda: served.get("/livez").status_code == 503)
+    assert served.get("/livez").json() == {"status": "stuck"}
+    gate.set()
+    until(lambda: served.get("/livez").status_code == 200)
+    assert served.metric("pixelmill_renders_overdue") == 0
+    assert served.metric("pixelmill_workers_busy_seconds_total") > 0.1

@@ -40,6 +40,7 @@ def build(
     kept=1,
     waiting_bytes=NO_END,
     on_wait=None,
+    on_busy=None,
 ):
     sheds = []
     admission = Admission(
@@ -50,6 +51,7 @@ def build(
         waiting_bytes=waiting_bytes,
         on_wait=on_wait or (lambda lane, seconds: None),
         on_shed=lambda *shed: sheds.append(shed),
+        on_busy=on_busy or (lambda seconds: None),
     )
     admission.sheds = sheds
     return admission
@@ -593,3 +595,31 @@ async def test_a_job_that_has_become_overdue_begins_when_the_next_request_comes(
     running.release(learn=False)
     await settle()
     assert request.done()
+
+
+async def test_who_waits_behind_a_render_that_never_ends_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "_LEAST_PATIENCE", 0.05)
+    admission = build(interactive=0.05)
+    hanging = await admission.enter(Lane.INTERACTIVE, cost(0.01))
+    waiting = [ask(admission, seconds=0.001) for _ in range(2)]
+    for each in waiting:
+        with pytest.raises(Overloaded, match="longer than was estimated"):
+            await asyncio.wait_for(each, 20)
+    assert admission.sheds == [(Lane.INTERACTIVE, Reason.DEADLINE)] * 2
+    assert (admission.running, admission.queued) == (1, 0)
+    hanging.release(learn=False)
+    (await admission.enter(Lane.INTERACTIVE, cost(0.01))).release(learn=False)
+    assert admission.running == 0
+
+
+async def test_a_processor_is_busy_from_when_it_is_granted_until_it_is_given_back(clock):
+    taken = []
+    admission = build(on_busy=taken.append)
+    for learn in (True, False):
+        ticket = await admission.enter(Lane.INTERACTIVE, cost())
+        clock.now += 0.25
+        ticket.release(learn=learn)
+        ticket.release(learn=learn)
+    assert taken == [0.25, 0.25]
+    clock.now += 1.5
+    assert admission.utilisation == pytest.approx(0.5 / 2)

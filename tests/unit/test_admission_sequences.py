@@ -46,6 +46,7 @@ class Sequences(RuleBasedStateMachine):
             kept_from_jobs=kept,
             on_wait=lambda lane, seconds: None,
             on_shed=lambda *shed: self.sheds.append(shed),
+            on_busy=lambda seconds: None,
         )
 
     def settle(self):

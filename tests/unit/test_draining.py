@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.http import originals as draw
+from tests.serving import serving
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,3 +196,20 @@ def test_a_job_whose_render_hangs_is_handed_back_and_not_waited_for(start, tmp_p
     # It had the job for a minute: another takes it at once.
     other = start(**ledger)
     other.wait_for(lambda: other.client.get(f"/jobs/{job['id']}").json()["state"] == "succeeded")
+
+
+def test_a_worker_all_of_whose_renders_hang_ends_and_is_to_be_started_anew(start, tmp_path):
+    settings = {"database": f"sqlite:///{tmp_path / 'jobs.db'}", "drain_timeout": 0.2}
+    wanted = {
+        "source": "cat.jpg",
+        "outputs": [{"transform": {"w": 20, "fm": "png"}}],
+        "timeout": 1,
+    }
+    originals = f"file:{tmp_path / 'originals'}"
+    with serving(originals=originals, run_jobs=False, **settings) as front:
+        job = front.client.post("/jobs", json=wanted).raise_for_status().json()
+        worker = start("work", workers=1, **settings)
+        assert worker.end() == 1, worker.log()
+        assert front.get(f"/jobs/{job['id']}").json()["state"] != "running"
+    events = [each["event"] for each in worker.events()]
+    assert events.index("stuck") < events.index("draining")

@@ -29,6 +29,7 @@ async def serve_at_twice_the_capacity(monkeypatch, works, *, effort):
         budgets=dict.fromkeys(Lane, 0.5),
         on_wait=lambda lane, seconds: None,
         on_shed=lambda lane, reason: None,
+        on_busy=lambda seconds: None,
     )
     usual = estimate_all(works)
     asked, running = [], []

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
 
+from app import main
 from app.ending import end_when_still
 from app.main import create_app
 from app.server import DrainingServer
+from app.service import Service, open_service
 from app.settings import Settings
 
 
@@ -55,3 +59,25 @@ async def test_a_process_whose_loop_stands_still_ends_and_one_that_is_idle_does_
     assert not ended
     assert told.wait(20)  # the loop waits too
     assert ended == [(1, "the event loop stands still")]
+
+
+async def test_spans_are_sent_last_so_that_a_slow_collector_holds_up_nothing(tmp_path, monkeypatch):
+    done: list[str] = []
+
+    class Tracer:
+        def close(self) -> None:
+            done.append("spans are sent")
+
+    @asynccontextmanager
+    async def opening(*arguments: Any, **options: Any) -> AsyncIterator[Service]:
+        async with open_service(*arguments, **options) as service:
+            yield service
+        done.append("the service is closed")
+
+    monkeypatch.setattr(main, "open_tracer", lambda environ: Tracer())
+    monkeypatch.setattr(main, "open_service", opening)
+    settings = Settings(_env_file=None, originals=f"file:{tmp_path}", results="off", database="off")
+    api = create_app(settings).api
+    async with api.router.lifespan_context(api):
+        assert not done
+    assert done == ["the service is closed", "spans are sent"]
