@@ -41,7 +41,7 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(serve, heavy, call, unti
         assert answer.headers["content-type"] == "application/problem+json"
         assert b'"code": "overloaded"' in answer.body
         assert b'"retry_after": %s' % answer.headers["retry-after"].encode() in answer.body
-    failures = served.metric("pixelmill_render_failures_total", code="overloaded")
+    failures = served.metric("pixelmill_sheds_total", lane="interactive")
     assert failures == len(refused)
 
     until(lambda: admission(served).running == admission(served).queued == 0)
