@@ -38,6 +38,8 @@ def running(tmp_path_factory) -> Iterator[Cached]:
     balancer.start()
     port = free_port()
     text = substitute(RECIPE.read_text(), r'\.port = "8080";', f'.port = "{balancer.port}";')
+    # A balancer that is well, whatever a test has it answer.
+    text = substitute(text, r'\.url = "/balancer";', '.url = "/readyz";')
     (folder / "varnish.vcl").write_text(text)
     command = [
         *(VARNISH, "-F", "-a", f"127.0.0.1:{port}", "-f", folder / "varnish.vcl"),
