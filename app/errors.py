@@ -7,6 +7,7 @@
     ├── SourceRefused          403  the URL's host or address may not be fetched from
     ├── SourceFailed           502  the origin or the store answered with a fault, or a cut body
     │   ├── SourceUnfit        502  the origin answered, but with nothing that could be used
+    │   │   └── SourceBusy     502  it asked for patience
     │   └── SourceUnavailable  502  the origin has failed too often, and is left alone for a while
     ├── SourceTimeout          504  it did not answer in time
     ├── StoreMisconfigured     502  bucket, credentials or folder are wrong: for the operator
@@ -124,7 +125,13 @@ class SourceFailed(ServiceError):
 class SourceUnfit(SourceFailed):
     """The origin answered, but with nothing that could be used: asking again will not help."""
 
-    retry_hint = None
+    retry_hint: int | None = None
+
+
+class SourceBusy(SourceUnfit):
+    """The origin has the picture for whoever comes later. It is well, and tells nothing of it."""
+
+    retry_hint = SourceFailed.retry_hint
 
 
 class SourceUnavailable(SourceFailed):

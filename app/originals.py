@@ -20,6 +20,7 @@ from app.errors import (
     OriginalChanged,
     OriginalMissing,
     ServiceError,
+    SourceBusy,
     SourceFailed,
     SourceTimeout,
     SourceUnfit,
@@ -97,9 +98,9 @@ class Originals:
         if known is None or known[1] > now:
             try:
                 return await self.identify(ref)
-            except SourceUnfit:
-                raise  # the origin has told: it gives the original to nobody, or not to us
             except _UNTOLD as error:
+                if _is_told(error):
+                    raise
                 recalled = await self._recall(ref)
                 if recalled is None:
                     raise
@@ -117,9 +118,9 @@ class Originals:
             if asking.done():
                 return asking.result()
             raise SourceTimeout(f"The source has not told within {soon:g} s what there is now")
-        except SourceUnfit:
-            raise
         except _UNTOLD as error:
+            if _is_told(error):
+                raise
             if asking.done() or soon:
                 self._note_trouble(ref, error)
             return replace(known[0], doubt=error)
@@ -262,3 +263,8 @@ class Originals:
         self._behind.discard(task)
         if not task.cancelled():
             task.exception()  # seen: whoever needed it has had another answer
+
+
+def _is_told(error: ServiceError) -> bool:
+    """Whether an origin has told that it gives the original to nobody, or not to this service."""
+    return isinstance(error, SourceUnfit) and not isinstance(error, SourceBusy)

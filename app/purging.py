@@ -23,6 +23,8 @@ from app.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
+_SHOWN: Final = 10
+"""Tags that the log tells of one purge."""
 _AT_ONCE: Final = 16
 """Originals whose results are deleted at once."""
 
@@ -79,7 +81,12 @@ class Purger:
         self._tell_caches(purges)
         for purge in purges:
             self._metrics.purges.labels(purge.subject.kind, "here").inc()
-        log.info("purged", purges=len(purges), stored_results=count)
+        log.info(
+            "purged",
+            tags=[tag_of_subject(purge.subject) for purge in purges[:_SHOWN]],
+            purges=len(purges),
+            objects=count,
+        )
         return count
 
     async def hear(self, purges: Sequence[Purge]) -> None:

@@ -86,7 +86,7 @@ class StoredTier:
         except TransformError:
             log.warning("stored_result_broken", path=path)
         except (ServiceError, TimeoutError) as error:
-            log.warning("stored_result_unreadable", path=path, error=str(error))
+            log.warning("stored_result_unreadable", path=path, error=str(error) or "too slow")
         else:
             self._on_read("hit")
             return rendered

@@ -196,7 +196,8 @@ def main() -> None:
     options = parser.parse_args()
     kind = options.balancer or ("haproxy" if find_haproxy() else "own")
     # So that all is ended that was started.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed ends all of it too
+        signal.signal(ending, signal.default_int_handler)
     try:
         with workplace() as (folder, stack):
             _say(f"S3, PostgreSQL, replicas, workers and a balancer ({kind}) start")

@@ -29,6 +29,7 @@ _GIVEN_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PROCESS: Final = secrets.token_hex(6).encode()
 _RESULT_ROUTES: Final = ("/thumb", "/thumb/{id}", "/transform")
 _UPLOAD_ROUTES: Final = ("/images", "/images/{id}", "/transform")
+_PROBES: Final = ("/livez", "/readyz", "/metrics", "/autoscale")
 _NUMBERS: Final = itertools.count(1)
 UNMATCHED: Final = "unmatched"
 """The route of what no route takes."""
@@ -160,7 +161,9 @@ class Envelope:
             if route in _UPLOAD_ROUTES and trace.bytes_in:
                 self.metrics.received_bytes.labels("upload").inc(trace.bytes_in)
         waited = trace.stages.get("queue")
-        log.info(
+        # A balancer's checks, one a second for each, would be most of the log.
+        tell = log.debug if route in _PROBES and status == 200 else log.info
+        tell(
             "request",
             method=scope["method"],
             route=route,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import Request
 
@@ -157,9 +157,18 @@ def caller_of(request: Request) -> Caller:
     return Caller(
         address=request.client.host if request.client else None,
         token=token.strip() if scheme.lower() == "bearer" and token.strip() else None,
-        # Whoever passes a proxy on the same machine also comes from loopback.
-        forwarded="x-forwarded-for" in request.headers or "forwarded" in request.headers,
+        # Whoever passes a proxy on the same machine also comes from loopback; and so does a page
+        # of another site in a browser there.
+        forwarded="x-forwarded-for" in request.headers
+        or "forwarded" in request.headers
+        or _is_foreign(request),
     )
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser says that a page of another site is asking."""
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -37,7 +37,11 @@ class StoredSource:
 
     async def identify(self, name: str, known: Identity | None) -> Identity:
         del known  # asking is as cheap as asking for changes
-        stat = await self._store.stat(check_key(name))
+        try:
+            async with asyncio.timeout(self._timeout):
+                stat = await self._store.stat(check_key(name))
+        except TimeoutError:
+            raise SourceTimeout(f"The store did not answer within {self._timeout:g} s") from None
         return Identity(
             ref=Ref(KIND, name), version=stat.version, size=stat.size, modified=stat.modified
         )

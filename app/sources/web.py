@@ -21,6 +21,7 @@ from app.errors import (
     OriginalChanged,
     OriginalMissing,
     OriginalTooLarge,
+    SourceBusy,
     SourceFailed,
     SourceRefused,
     SourceUnfit,
@@ -143,7 +144,9 @@ class WebSource:
             return known
         if status in (404, 410):
             raise OriginalMissing("The origin has no such picture")
-        if status >= 500 or status in _BUSY:
+        if status in _BUSY:
+            raise SourceBusy(f"The origin answered {status}")
+        if status >= 500:
             raise SourceFailed(f"The origin answered {status}")
         if status != 200:
             raise SourceUnfit(f"The origin answered {status}")

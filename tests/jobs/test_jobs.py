@@ -338,7 +338,7 @@ def test_a_job_waits_for_a_folder_of_originals_that_is_not_there(serve, tmp_path
 def test_a_job_whose_time_is_too_short_for_its_picture_is_told_so(shop, monkeypatch):
     served = shop()
     slow = Cost(seconds=90.0, memory=1, kind=("jpeg", "avif"), parts={"effort": 80.0})
-    monkeypatch.setattr("app.render.estimate_all", lambda works: slow)
+    monkeypatch.setattr("app.executor.estimate_all", lambda works: slow)
     body = {"source": "b.jpg", "outputs": [{"transform": "fm=avif&effort=9"}], "timeout": 7}
     job = ended(served, post(served, body).json()["id"])
     assert (job["state"], job["attempt"]) == ("failed", 1)

@@ -293,6 +293,26 @@ def test_a_purge_needs_a_token_for_administration(site):
     assert served.client.post("/purge", json={"ids": ["a"]}, headers=token).status_code == 403
 
 
+def test_a_page_of_another_site_purges_nothing_in_a_browser_beside_the_service(site):
+    served = site.start()
+    post = served.client.post
+    body = {"ids": ["a"]}
+    assert post("/purge", json=body, headers={"origin": "https://evil.example"}).status_code == 401
+    assert post("/purge", json=body, headers={"origin": "null"}).status_code == 401
+    assert post("/purge", json=body, headers={"origin": served.url}).status_code == 200
+
+
+def test_an_origin_that_refuses_ends_what_is_stale_and_one_that_is_busy_does_not(site, web):
+    url = web.serve("/cat.jpg", answer(jpeg()))
+    served = site.start(**OPEN, freshness=0)
+    path = f"/thumb?url={url}&w=20"
+    ask(served, path)
+    web.serve("/cat.jpg", answer(b"", status=429))
+    assert tier(ask(served, path)) == "stale memory"
+    web.serve("/cat.jpg", answer(b"", status=403))
+    until(lambda: served.get(path).status_code == 502)
+
+
 def test_tags_name_originals_folders_and_presets(site):
     site.put("shop/a, b.jpg")
     site.put("logo.png", draw.png(draw.ring()))

@@ -188,5 +188,5 @@ def test_a_thread_that_yields_does_so_alone():
 
     own = niceness()
     with ThreadPoolExecutor(1, initializer=machine.yield_to_others) as threads:
-        assert threads.submit(niceness).result() == min(19, own + 5)
+        assert threads.submit(niceness).result() == min(19, own + machine._NICENESS)
     assert niceness() == own
