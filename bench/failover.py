@@ -32,6 +32,7 @@ _EQUAL: Final = 50
 _VARIANTS: Final = 200
 _HOT_CLIENTS: Final = 24
 _TIMES: Final = 3
+_APART: Final = 0.03
 _LOGGED: Final = 10.0
 _SETTLED: Final = 3.0
 
@@ -177,12 +178,13 @@ def ask_for_variants(cluster: Cluster, key: str, count: int, *, clients: int) ->
 def find_homes(cluster: Cluster, ids: Ids, paths: Paths) -> dict[str, int]:
     """Which replica each original is at.
 
-    They are asked for one after the other, so that none spills; and several times, since a balancer
-    may count a request for a moment longer than its client.
+    They are asked for one after the other, with a pause, and several times: a balancer counts a
+    request for a moment longer than its client, and the next one would spill.
     """
     time.sleep(_SETTLED)  # what was asked for before is in the logs by then
     marks = cluster.marks()
     for _ in range(_TIMES * len(ids)):
+        time.sleep(_APART)
         status, _ = cluster.ask(paths())
         if status != 200:
             raise RuntimeError(f"a request was answered with {status}")
