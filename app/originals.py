@@ -104,10 +104,10 @@ class Originals:
                 recalled = await self._recall(ref)
                 if recalled is None:
                     raise
+                self._note_trouble(ref, error)
                 return replace(recalled, doubt=error)
-        trouble = self._troubled.get(ref)
-        if trouble is not None and trouble[1] > now:
-            return replace(known[0], doubt=trouble[0])
+        if self._is_troubled(ref):
+            return replace(known[0], doubt=self._troubled[ref][0])
         asking = asyncio.create_task(self.identify(ref))
         self._behind.add(asking)
         asking.add_done_callback(self._forget_asking)
@@ -222,12 +222,17 @@ class Originals:
         """The identity without its doubt. Raises OriginalChanged where it is another by now."""
         if identity.doubt is None:
             return identity
-        if identity.ref not in self._identifying and not self.fresh_for(identity.ref):
+        # It may have been told since. Who has just failed to tell is not asked again at once.
+        if identity.ref not in self._identifying and self._is_troubled(identity.ref):
             raise copy(identity.doubt).with_traceback(None)  # others may raise it in their words
         settled = await self.identify(identity.ref)
         if settled.version != identity.version:
             raise OriginalChanged("The original has been replaced")
         return settled
+
+    def _is_troubled(self, ref: Ref) -> bool:
+        trouble = self._troubled.get(ref)
+        return trouble is not None and trouble[1] > time.monotonic()
 
     def _note_trouble(self, ref: Ref, error: ServiceError) -> None:
         now = time.monotonic()
