@@ -168,7 +168,12 @@ def caller_of(request: Request) -> Caller:
 def _is_foreign(request: Request) -> bool:
     """Whether a browser says that a page of another site is asking."""
     origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc != request.headers.get("host", "")
+    except ValueError:
+        return True  # no browser sends what is no origin
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -48,10 +48,6 @@ class Replica:
         """Seconds that processors have been held until now, together."""
         return self._assigned - sum(free - now for free in self._free if free > now)
 
-    def idle_at(self) -> float:
-        """When all that has been accepted will be done."""
-        return max(self._free)
-
 
 def serve(
     replicas: Sequence[Replica],
